@@ -1,0 +1,31 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test check bench evidence clean
+
+demo: $(STAMP)  ## set everything up, then run the main job
+	$(BIN)/serried gap Qwen/Qwen3-32B --fleet zhenwu-810e:8 --rival h20:8 --serve 512/128@64
+
+test: $(STAMP) check  ## set everything up, then pass the tests
+	$(BIN)/python -m pytest -n 2
+
+check: $(STAMP)  ## style, types, import law
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)  ## speed, beside a machine-speed reference
+	$(BIN)/python -m benchmarks
+
+evidence: $(STAMP)  ## recompute the accuracy page
+	$(BIN)/serried evidence --write docs/evidence.md
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

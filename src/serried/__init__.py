@@ -1,0 +1,1 @@
+"""serried: the open stack above the chip."""

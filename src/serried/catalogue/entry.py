@@ -1,0 +1,148 @@
+"""Read one named table: shipped under `serried/data/<kind>/`, or a user's file of the same form.
+
+The form, the same for every kind:
+
+    schema = "serried/chip/1"
+    name = "H100 SXM"
+    aliases = ["h100", "h100-sxm5"]
+
+    [facts]                      # plain words and whole numbers
+    vendor = "..."
+
+    [figures]                    # numbers with provenance, flat, dotted names for families
+    hbm_bandwidth = { value = "3.35 TB/s", status = "specified", source = "..." }
+    "matrix_peak.bf16" = { value = "989.4 TFLOP/s", status = "specified", source = "..." }
+"""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from serried.catalogue.spec import STATUSES, Figure
+from serried.errors import BadInput, nearest
+from serried.units import parse_quantity
+
+__all__ = ["DATA", "Entry", "names_of", "read_entry", "read_toml"]
+
+DATA = Path(__file__).resolve().parent.parent / "data"
+_SINGULAR = {"chips": "chip", "fabrics": "fabric", "fleets": "fleet", "models": "model", "stacks": "stack",
+             "profiles": "profile", "prices": "price"}
+_FIGURE_KEYS = {"value", "status", "source", "spread"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One table as read: `facts` in plain words, `figures` with provenance, `tables` for what nests."""
+
+    kind: str
+    name: str
+    aliases: tuple[str, ...]
+    file: str
+    facts: Mapping[str, Any]
+    figures: Mapping[str, Figure]
+    tables: Mapping[str, Any]
+
+
+def read_entry(kind: str, name_or_path: str, units: Mapping[str, str]) -> Entry:
+    """The entry of `kind` ("chips", "fabrics", ...) called `name_or_path`, or the file at that path.
+
+    units: base unit of each figure by its name; a dotted figure ("matrix_peak.bf16") is looked up by its family
+    ("matrix_peak"). A figure that is not in `units` is refused, so that a misspelt one is not lost in silence.
+    Raises BadInput with the nearest names when nothing is called so.
+    """
+    path = _locate(kind, name_or_path)
+    raw = read_toml(path)
+    known = {"schema", "name", "aliases", "facts", "figures"}
+    expected_schema = f"serried/{_SINGULAR[kind]}/1"
+    if raw.get("schema") != expected_schema:
+        raise BadInput(file=str(path), field="schema", value=raw.get("schema"), expected=repr(expected_schema),
+                       remedy=f'Begin the file with schema = "{expected_schema}".')
+    if not isinstance(raw.get("name"), str):
+        raise BadInput(file=str(path), field="name", value=raw.get("name"), expected="a text",
+                       remedy='Give the entry a name, e.g. name = "My Chip".')
+    figures = {name: _figure(name, table, units, path) for name, table in _table(raw, "figures", path).items()}
+    return Entry(kind=kind, name=raw["name"], aliases=tuple(raw.get("aliases", ())), file=str(path),
+                 facts=_table(raw, "facts", path), figures=figures,
+                 tables={key: value for key, value in raw.items() if key not in known})
+
+
+def names_of(kind: str) -> list[str]:
+    """File stems of every shipped entry of a kind, sorted; these are the canonical names on the command line."""
+    return sorted(path.stem for path in (DATA / kind).glob("*.toml"))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as a dictionary; BadInput with line and column when it is not TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(file=str(path), field="file", value=path.name, expected="valid TOML in UTF-8",
+                       remedy=str(error)) from None
+    except OSError as error:
+        raise BadInput(file=str(path), field="file", value=path.name, expected="a readable file",
+                       remedy=str(error)) from None
+
+
+def fold(name: str) -> str:
+    """How names compare: case, blanks, dots, underscores and hyphens do not matter."""
+    return "".join(letter for letter in name.casefold() if letter.isalnum())
+
+
+def _locate(kind: str, name_or_path: str) -> Path:
+    if name_or_path.endswith(".toml") or ("/" in name_or_path and Path(name_or_path).is_file()):
+        return Path(name_or_path)
+    index = _index(kind)
+    if fold(name_or_path) not in index:
+        near = nearest(name_or_path, names_of(kind))
+        raise BadInput(field=_SINGULAR[kind], value=name_or_path, expected=f"one of the catalogue's {kind}",
+                       remedy=(f"Nearest: {', '.join(near)}. " if near else "")
+                       + f"`serried catalogue {kind}` lists them; a path to a file of the same form works too.")
+    return index[fold(name_or_path)]
+
+
+@functools.cache
+def _index(kind: str) -> dict[str, Path]:
+    """Folded name or alias to file. Reading every file of a kind takes milliseconds and keeps aliases in one place."""
+    found: dict[str, Path] = {}
+    for path in sorted((DATA / kind).glob("*.toml")):
+        raw = read_toml(path)
+        for name in (path.stem, raw.get("name", path.stem), *raw.get("aliases", ())):
+            clash = found.setdefault(fold(name), path)
+            assert clash == path, f"{name!r} names both {clash.name} and {path.name}"
+    return found
+
+
+def _table(raw: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
+    table = raw.get(key, {})
+    if not isinstance(table, dict):
+        raise BadInput(file=str(path), field=key, value=table, expected="a table", remedy=f"Write [{key}] on its own line.")
+    return table
+
+
+def _figure(name: str, table: Any, units: Mapping[str, str], path: Path) -> Figure:
+    unit = units.get(name) or units.get(name.partition(".")[0])
+    if unit is None:
+        near = nearest(name, units)
+        raise BadInput(file=str(path), field=f"figures.{name}", value=table, expected="a figure of this kind of entry",
+                       remedy=f"Nearest: {', '.join(near)}." if near else f"Known: {', '.join(units)}.")
+    if not isinstance(table, dict) or "value" not in table or not set(table) <= _FIGURE_KEYS:
+        raise BadInput(file=str(path), field=f"figures.{name}", value=table,
+                       expected='{ value = "...", status = "...", source = "..." }, optionally with spread',
+                       remedy="Give each figure its provenance.")
+    if table.get("status") not in STATUSES:
+        raise BadInput(file=str(path), field=f"figures.{name}.status", value=table.get("status"),
+                       expected=f"one of {', '.join(STATUSES)}", remedy="Say how surely the figure is known.")
+    if not isinstance(table.get("source"), str) or not table["source"].strip():
+        raise BadInput(file=str(path), field=f"figures.{name}.source", value=table.get("source"),
+                       expected="a text that names who says so", remedy='Give the source, e.g. source = "data sheet 2024".')
+    value = parse_quantity(table["value"], unit, field=f"figures.{name}.value", file=str(path))
+    if value <= 0:
+        raise BadInput(file=str(path), field=f"figures.{name}.value", value=table["value"], expected="a positive quantity",
+                       remedy="Leave out what is unknown.")
+    spread = parse_quantity(table.get("spread", 0.0), "1", field=f"figures.{name}.spread", file=str(path))
+    return Figure(value=value, unit=unit, status=table["status"], source=table["source"], spread=spread)

@@ -1,0 +1,9 @@
+"""What computes?
+
+In: a chip file. Out: a `Chip`: engines, memories, links, power and price as data, each figure with provenance.
+No chip name appears in code: a rival is a row.
+"""
+
+from serried.silicon.spec import Chip, read_chip
+
+__all__ = ["Chip", "read_chip"]

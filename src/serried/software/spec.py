@@ -1,0 +1,74 @@
+"""Nouns of the software between the work and the chip."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["STACK_PARAMETERS", "Stack", "StackParameter"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackParameter:
+    """One physical parameter of a stack: its meaning, the value of a perfect stack, and the legal range."""
+
+    unit: str
+    perfect: float
+    low: float
+    high: float
+    description: str
+
+
+#: The whole vocabulary. A perfect stack reaches its kernel profile, fuses, hides and launches for nothing.
+STACK_PARAMETERS: Mapping[str, StackParameter] = {
+    "gemm_rate_ratio": StackParameter(
+        unit="1", perfect=1.0, low=0.2, high=1.3,
+        description="gemm rate in the running job over the rate of the kernel profile alone on the chip "
+                    "(library tuning, sustained clock under power)"),
+    "attention_rate_ratio": StackParameter(
+        unit="1", perfect=1.0, low=0.05, high=1.5, description="likewise for attention kernels"),
+    "unfused_fraction": StackParameter(
+        unit="1", perfect=0.0, low=0.0, high=2.0,
+        description="share of the fusible elementwise traffic that still goes through HBM"),
+    "host_s_per_operator": StackParameter(
+        unit="s", perfect=0.0, low=0.0, high=1e-3,
+        description="host time to launch one eager kernel; the step is never shorter than its launches"),
+    "data_overlap": StackParameter(
+        unit="1", perfect=1.0, low=0.0, high=1.0,
+        description="share of gradient and parameter traffic that runs beside compute when there is compute beside it"),
+    "tensor_overlap": StackParameter(
+        unit="1", perfect=1.0, low=0.0, high=1.0,
+        description="share of tensor, context and expert traffic hidden behind its neighbouring kernels"),
+    "collective_rate_ratio": StackParameter(
+        unit="1", perfect=1.0, low=0.2, high=1.3,
+        description="collective bandwidth in the running job over that of the collective alone on the fabric"),
+    "jitter_per_doubling": StackParameter(
+        unit="1", perfect=0.0, low=0.0, high=0.05,
+        description="relative step time lost to stragglers with each doubling of the nodes"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """The software of a job: parameters by name (see STACK_PARAMETERS), their spread, and recipe facts.
+
+    name: canonical; `aliases` are framework names as people print them, with releases.
+    chip_family: the silicon family these values were fitted on ("*" = any).
+    parameters, spreads: value and half-width of the 80 % interval, absolute, per parameter.
+    status: per parameter, as in the catalogue. fitted_rows: calibrate rows behind the fit, 0 = taken over.
+    facts: what the recipe does (sequence_parallel, state_sharding, recompute granularity, gradient_bytes,
+    captured launches, ...); not fitted.
+    """
+
+    name: str
+    chip_family: str
+    parameters: Mapping[str, float]
+    spreads: Mapping[str, float]
+    status: Mapping[str, str]
+    fitted_rows: int
+    facts: Mapping[str, object] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
+    source: str = ""
+
+    def __getitem__(self, parameter: str) -> float:
+        return self.parameters[parameter]

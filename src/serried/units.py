@@ -70,7 +70,7 @@ def _simple_unit(text: str) -> tuple[str, float]:
 
 
 def format_quantity(value: float, unit: str, *, digits: int = 3) -> str:
-    """`value` in base `unit` as text for people, with the decimal prefix that fits: 3.35e12, "bytes/s" -> "3.35 TB/s"."""
+    """`value` in base `unit` as text for people with the prefix that fits: 3.35e12, "bytes/s" -> "3.35 TB/s"."""
     if value is None or not math.isfinite(value):
         return "unknown"
     shown = unit.replace("bytes", "B").replace("flop", "FLOP")

@@ -120,7 +120,8 @@ def _index(kind: str) -> dict[str, Path]:
 def _table(raw: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
     table = raw.get(key, {})
     if not isinstance(table, dict):
-        raise BadInput(file=str(path), field=key, value=table, expected="a table", remedy=f"Write [{key}] on its own line.")
+        raise BadInput(file=str(path), field=key, value=table, expected="a table",
+                       remedy=f"Write [{key}] on its own line.")
     return table
 
 
@@ -139,10 +140,11 @@ def _figure(name: str, table: Any, units: Mapping[str, str], path: Path) -> Figu
                        expected=f"one of {', '.join(STATUSES)}", remedy="Say how surely the figure is known.")
     if not isinstance(table.get("source"), str) or not table["source"].strip():
         raise BadInput(file=str(path), field=f"figures.{name}.source", value=table.get("source"),
-                       expected="a text that names who says so", remedy='Give the source, e.g. source = "data sheet 2024".')
+                       expected="a text that names who says so",
+                       remedy='Give the source, e.g. source = "data sheet 2024".')
     value = parse_quantity(table["value"], unit, field=f"figures.{name}.value", file=str(path))
     if value <= 0:
-        raise BadInput(file=str(path), field=f"figures.{name}.value", value=table["value"], expected="a positive quantity",
-                       remedy="Leave out what is unknown.")
+        raise BadInput(file=str(path), field=f"figures.{name}.value", value=table["value"],
+                       expected="a positive quantity", remedy="Leave out what is unknown.")
     spread = parse_quantity(table.get("spread", 0.0), "1", field=f"figures.{name}.spread", file=str(path))
     return Figure(value=value, unit=unit, status=table["status"], source=table["source"], spread=spread)

@@ -65,8 +65,9 @@ class Chip:
             has = [name for name in NUMBER_FORMATS if f"matrix_peak.{name}" in self.figures]
             if not has:
                 return self.need(f"matrix_peak.{number_format}")
-            raise BadInput(field="number format", value=number_format, expected=f"one that {self.name} has: {', '.join(has)}",
-                           remedy=f"Choose another format, or add matrix_peak.{number_format} to a copy of the chip file.")
+            raise BadInput(field="number format", value=number_format,
+                           expected=f"one that {self.name} has: {', '.join(has)}",
+                           remedy=f"Choose another, or add matrix_peak.{number_format} to a copy of the chip file.")
         return value
 
     @property

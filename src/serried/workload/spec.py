@@ -114,7 +114,7 @@ class Model:
         return sum(block.count for block in self.blocks)
 
 
-# --- operators: what one block, or the head, asks of one chip ----------------------------------------------------------
+# --- operators: what one block, or the head, asks of one chip ----
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shards:
@@ -150,7 +150,7 @@ class Gemm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupedGemm:
-    """One gemm per local expert: `rows` in all (tokens x experts per token on this chip, balanced), cut over `groups`."""
+    """One gemm per local expert: `rows` in all (tokens x experts per token on this chip), cut over `groups`."""
 
     name: str
     groups: Floats
@@ -230,7 +230,7 @@ class Training:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
-    """A steady load on one deployment: every request has `input_tokens` in and `output_tokens` out, `concurrency` in flight."""
+    """A steady load on one deployment: `input_tokens` in, `output_tokens` out, `concurrency` requests in flight."""
 
     model: Model
     input_tokens: int

@@ -1,1 +1,16 @@
-"""Placeholder, being built."""
+"""How long does one operator take on one chip?
+
+In: operators of the workload with their shapes as arrays, a chip, a kernel profile (calibrated parameters of the
+kernel libraries) and a recipe of number formats. Out: device seconds per shape, captured launches.
+"""
+
+from serried.compiler.gemm import ENGINE_FORMAT, GemmParameters, gemm_time_s
+from serried.compiler.grouped_gemm import GroupedGemmParameters, grouped_gemm_time_s
+from serried.compiler.operator import operator_kernel_count, operator_time_s
+from serried.compiler.profile import FAMILIES, profile_for, profile_names, read_profile
+from serried.compiler.quantise import QuantiseParameters, quantise_time_s
+from serried.compiler.spec import KernelFit, KernelProfile, parameter
+
+__all__ = ["ENGINE_FORMAT", "FAMILIES", "GemmParameters", "GroupedGemmParameters", "KernelFit", "KernelProfile",
+           "QuantiseParameters", "gemm_time_s", "grouped_gemm_time_s", "operator_kernel_count", "operator_time_s",
+           "parameter", "profile_for", "profile_names", "quantise_time_s", "read_profile"]

@@ -1,0 +1,73 @@
+"""The `serried` command: verbs, and what an error looks like."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from serried.errors import BadInput, NoAnswer, SerriedError
+
+__all__ = ["main"]
+
+#: verb -> what it answers; each is the function `command` of `serried.cli.<verb>`.
+VERBS = {
+    "gap": "How far is this fleet from a rival, at which layer, and what to do next?",
+    "plan": "Which layouts of this job are best on this fleet, and how long does a step take?",
+    "evidence": "Is it true? Predicted beside measured, with intervals.",
+    "calibrate": "Fit a chip's kernel profile, a fabric or a stack on your own measurements.",
+    "catalogue": "Which chips, fabrics, fleets, models and stacks are known, and from whom?",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line; returns the exit code (the console script passes it to the shell)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        result = _application(words)(args=words or ["--help"], prog_name="serried", standalone_mode=False)
+    except SerriedError as error:
+        _explain(error, as_json="--json" in words)
+        return error.exit_code
+    except typer.exceptions.TyperException as error:
+        error.show(file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted: nothing was written", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    return result if isinstance(result, int) else 0
+
+
+def _application(words: Sequence[str]) -> typer.Typer:
+    """The verb that is asked for, alone: its imports are the only ones paid for. All verbs when none is named."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+                      help="serried: the open stack above the chip.")
+    app.callback()(_serried)
+    named = next((word for word in words if not word.startswith("-")), None)
+    for verb in [named] if named in VERBS else VERBS:
+        app.command(name=verb, help=VERBS[verb])(importlib.import_module(f"serried.cli.{verb}").command)
+    return app
+
+
+def _serried() -> None:
+    """serried: the open stack above the chip."""
+
+
+def _explain(error: SerriedError, *, as_json: bool) -> None:
+    if as_json:
+        names = ("file", "field", "value", "expected", "remedy", "binding")
+        kind = "no answer" if isinstance(error, NoAnswer) else "bad input"
+        print(json.dumps({"schema": "serried/error/1", "error": kind, "message": str(error)}
+                         | {name: str(getattr(error, name)) for name in names if hasattr(error, name)}))
+    if isinstance(error, BadInput):
+        where = f"{error.file}: {error.field}" if error.file else error.field
+        text = f"serried: bad input\n  {where} = {error.value!r}\n  expected {error.expected}\n  {error.remedy}"
+    else:
+        binding = f"\n  binding: {error.binding}" if isinstance(error, NoAnswer) and error.binding else ""
+        text = f"serried: no answer\n  {error}{binding}"
+    print(text, file=sys.stderr)

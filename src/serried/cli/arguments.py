@@ -1,0 +1,57 @@
+"""Words of the command line as nouns: `8192x1024`, `512/128@64`, `tp=8,pp=4`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from serried.errors import BadInput
+from serried.workload import Model, Serving, Training
+
+__all__ = ["parse_job", "parse_pins", "parse_serving", "parse_training"]
+
+_TRAIN = re.compile(r"^(\d+)x(\d+)$")
+_SERVE = re.compile(r"^(\d+)/(\d+)@(\d+)$")
+
+
+def parse_training(text: str, model: Model) -> Training:
+    """SEQxGLOBAL_BATCH: tokens per sequence x sequences per step."""
+    sequence_tokens, global_batch = _numbers(_TRAIN, text, "--train", "SEQxGLOBAL_BATCH, e.g. 8192x1024")
+    return Training(model=model, sequence_tokens=sequence_tokens, global_batch_sequences=global_batch)
+
+
+def parse_serving(text: str, model: Model) -> Serving:
+    """INPUT/OUTPUT@CONCURRENCY: tokens in / tokens out @ requests in flight per deployment."""
+    input_tokens, output_tokens, concurrency = _numbers(_SERVE, text, "--serve",
+                                                        "INPUT/OUTPUT@CONCURRENCY, e.g. 512/128@64")
+    return Serving(model=model, input_tokens=input_tokens, output_tokens=output_tokens, concurrency=concurrency)
+
+
+def parse_job(model: Model, train: str | None, serve: str | None) -> Training | Serving:
+    """Exactly one of --train and --serve."""
+    if train and not serve:
+        return parse_training(train, model)
+    if serve and not train:
+        return parse_serving(serve, model)
+    raise BadInput(field="--train / --serve", value=train or serve, expected="exactly one of the two",
+                   remedy="Say --train 8192x1024 or --serve 512/128@64.")
+
+
+def parse_pins(text: str | None, known: Mapping[str, object]) -> dict[str, list[int | str]]:
+    """`tp=8,pp=4|8,recompute=full`: choices pinned to one or several values each."""
+    pins: dict[str, list[int | str]] = {}
+    for part in filter(None, (text or "").split(",")):
+        name, _, values = part.partition("=")
+        if name.strip() not in known or not values:
+            raise BadInput(field="--pin", value=part, expected="NAME=VALUE[|VALUE]",
+                           remedy=f"Names: {', '.join(known)}.")
+        pins[name.strip()] = [int(value) if value.lstrip("-").isdigit() else value for value in values.split("|")]
+    return pins
+
+
+def _numbers(pattern: re.Pattern[str], text: str, field: str, expected: str) -> list[int]:
+    match = pattern.match(text.strip())
+    numbers = [int(group) for group in match.groups()] if match else []
+    if not numbers or min(numbers) < 1 or max(numbers) > 10**9:
+        raise BadInput(field=field, value=text, expected=expected, remedy="Use positive whole numbers.")
+    return numbers

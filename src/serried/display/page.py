@@ -1,0 +1,150 @@
+"""One self-contained HTML page: no script, no font, no address outside itself; pictures are inline SVG."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from serried.display.spec import Bar, Section, Span, Stack
+
+__all__ = ["page", "write_page"]
+
+_STYLE = """
+:root { --ink:#1b2430; --soft:#5b6776; --line:#dfe4ea; --paper:#ffffff; --level:#2f5d8a; --gain:#2e8b62; --loss:#c2513f }
+@media (prefers-color-scheme: dark) { :root { --ink:#e8ecf1; --soft:#9aa7b5; --line:#303a46; --paper:#141a21;
+  --level:#6aa3d8; --gain:#56c08f; --loss:#e5806e } }
+body { font:15px/1.5 system-ui,sans-serif; color:var(--ink); background:var(--paper); max-width:1060px;
+  margin:2.5rem auto; padding:0 1.25rem }
+h1 { font-size:1.5rem; margin:0 0 .25rem } h2 { font-size:1.1rem; margin:2.2rem 0 .4rem }
+p { color:var(--soft); max-width:78ch; margin:.2rem 0 .8rem } svg { width:100%; height:auto; display:block }
+text { fill:var(--ink); font:13px system-ui,sans-serif } text.soft { fill:var(--soft) } line { stroke:var(--line) }
+table { border-collapse:collapse; width:100%; font-variant-numeric:tabular-nums; font-size:14px }
+th,td { text-align:right; padding:.3rem .6rem; border-bottom:1px solid var(--line); vertical-align:top }
+th { color:var(--soft); font-weight:500 } th:first-child,td:first-child { text-align:left }
+footer { margin:3rem 0 1rem; color:var(--soft); font-size:13px; border-top:1px solid var(--line); padding-top:.6rem }
+"""
+#: One colour a cause, in the order of first appearance; told apart by people who do not see red and green.
+_PALETTE = ("#2f5d8a", "#e0a03a", "#2e8b62", "#8a5fa8", "#c2513f", "#4ba3a8", "#8c6d46", "#d07fa8", "#7a8793", "#b7b23c")
+
+
+def page(title: str, lead: str, sections: Iterable[Section], *, footer: str = "") -> str:
+    """The page as text: a heading, a lead sentence, then every section with its pictures and tables."""
+    body = "\n".join(_section(section) for section in sections)
+    return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{_safe(title)}</title>'
+            f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{_STYLE}</style></head>\n'
+            f"<body><h1>{_safe(title)}</h1><p>{_safe(lead)}</p>\n{body}\n<footer>{_safe(footer)}</footer></body></html>\n")
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write beside, then rename: a reader never sees half a page."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def _section(section: Section) -> str:
+    parts = [f"<h2>{_safe(section.title)}</h2>"]
+    if section.text:
+        parts.append(f"<p>{_safe(section.text)}</p>")
+    if section.bars:
+        parts.append(_waterfall(section.bars, section.unit))
+    if section.spans:
+        parts.append(_timeline(section.spans))
+    if section.stacks:
+        parts.append(_stacks(section.stacks))
+    if section.rows:
+        parts.append(_table(section.header, section.rows))
+    return "\n".join(parts)
+
+
+def _waterfall(bars: Sequence[Bar], unit: str) -> str:
+    left, right, row = 250, 770, 30
+    levels, level = [], 0.0
+    for bar in bars:
+        start = 0.0 if bar.kind == "level" else level
+        level = bar.value if bar.kind == "level" else level + bar.value
+        levels.append((start, level))
+    lowest = min(0.0, *(min(pair) for pair in levels))
+    reach = max(max(pair) for pair in levels) - lowest or 1.0
+
+    def across(value: float) -> float:
+        return left + (right - left) * (value - lowest) / reach
+
+    drawn = []
+    for position, (bar, (start, end)) in enumerate(zip(bars, levels, strict=True)):
+        y = 8 + position * row
+        colour = "level" if bar.kind == "level" else "gain" if bar.value >= 0 else "loss"
+        sign = "" if bar.kind == "level" else "+" if bar.value >= 0 else "−"
+        interval = "" if bar.low is None or bar.high is None else f"  ({bar.low:,.3g} … {bar.high:,.3g})"
+        drawn.append(f'<g><title>{_safe(bar.note or bar.label)}</title>'
+                     f'<text x="{left - 12}" y="{y + 16}" text-anchor="end">{_safe(bar.label)}</text>'
+                     f'<rect x="{across(min(start, end)):.1f}" y="{y}" height="{row - 8}" rx="2" '
+                     f'width="{max(1.5, across(max(start, end)) - across(min(start, end))):.1f}" fill="var(--{colour})"/>'
+                     f'<text x="{right + 14}" y="{y + 16}">{sign}{abs(bar.value):,.4g} {_safe(unit)}'
+                     f'<tspan class="soft" fill="var(--soft)">{interval}</tspan></text></g>')
+        if position + 1 < len(bars):
+            drawn.append(f'<line x1="{across(end):.1f}" x2="{across(end):.1f}" y1="{y + row - 8}" y2="{y + row}"/>')
+    return f'<svg viewBox="0 0 1040 {12 + row * len(bars)}" role="img">{"".join(drawn)}</svg>'
+
+
+def _timeline(spans: Sequence[Span]) -> str:
+    left, right, row = 130, 1030, 26
+    rows = list(dict.fromkeys(span.row for span in spans))
+    colours = _colours(span.cause for span in spans)
+    end_s = max(span.start_s + span.duration_s for span in spans) or 1.0
+    scale = (right - left) / end_s
+    drawn = [f'<text x="{left - 10}" y="{18 + row * index}" text-anchor="end">{_safe(name)}</text>'
+             for index, name in enumerate(rows)]
+    for span in spans:
+        x, width = left + span.start_s * scale, max(0.4, span.duration_s * scale)
+        drawn.append(f'<rect x="{x:.2f}" y="{4 + row * rows.index(span.row)}" width="{width:.2f}" height="{row - 6}" '
+                     f'fill="{colours[span.cause]}"><title>{_safe(span.cause)}: {span.duration_s * 1e3:,.3g} ms '
+                     f"from {span.start_s * 1e3:,.4g} ms</title></rect>")
+    height = 10 + row * len(rows)
+    drawn.append(f'<text class="soft" x="{left}" y="{height + 14}">0</text><text class="soft" x="{right}" '
+                 f'y="{height + 14}" text-anchor="end">{end_s * 1e3:,.4g} ms</text>')
+    return f'<svg viewBox="0 0 1040 {height + 20}" role="img">{"".join(drawn)}</svg>{_legend(colours)}'
+
+
+def _stacks(stacks: Sequence[Stack]) -> str:
+    left, right, row = 130, 900, 34
+    colours = _colours(name for stack in stacks for name, _ in stack.parts)
+    reach = max(max(stack.limit, sum(value for _, value in stack.parts)) for stack in stacks) or 1.0
+    drawn = []
+    for position, stack in enumerate(stacks):
+        x, y = float(left), 6 + row * position
+        drawn.append(f'<text x="{left - 10}" y="{y + 18}" text-anchor="end">{_safe(stack.label)}</text>')
+        for name, value in stack.parts:
+            width = (right - left) * value / reach
+            drawn.append(f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="{row - 8}" fill="{colours[name]}">'
+                         f"<title>{_safe(name)}: {value / 1e9:,.2f} GB</title></rect>")
+            x += width
+        total = sum(value for _, value in stack.parts)
+        drawn.append(f'<text x="{right + 12}" y="{y + 18}">{total / 1e9:,.1f} GB</text>')
+        if stack.limit:
+            at = left + (right - left) * stack.limit / reach
+            drawn.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{y - 4}" y2="{y + row - 4}" '
+                         f'style="stroke:var(--loss);stroke-width:2"><title>limit {stack.limit / 1e9:,.1f} GB</title></line>')
+    return f'<svg viewBox="0 0 1040 {10 + row * len(stacks)}" role="img">{"".join(drawn)}</svg>{_legend(colours)}'
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{_safe(cell)}</th>" for cell in header)
+    body = "".join("<tr>" + "".join(f"<td>{_safe(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _colours(names: Iterable[str]) -> dict[str, str]:
+    return {name: _PALETTE[position % len(_PALETTE)] for position, name in enumerate(dict.fromkeys(names))}
+
+
+def _legend(colours: dict[str, str]) -> str:
+    keys = "".join(f'<span style="margin-right:1.1em;white-space:nowrap"><span style="display:inline-block;width:.8em;'
+                   f'height:.8em;background:{colour};margin-right:.4em"></span>{_safe(name.replace("_", " "))}</span>'
+                   for name, colour in colours.items())
+    return f'<p style="font-size:13px">{keys}</p>'
+
+
+def _safe(text: str) -> str:
+    return html.escape(text, quote=True)

@@ -1,0 +1,55 @@
+"""Nouns of display: what a picture is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Bar", "Section", "Span", "Stack"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """One bar of a waterfall: a level that stands on the ground, or a step that starts where the last one ended."""
+
+    label: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    kind: Literal["level", "step"] = "step"
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """One block of a timeline: a row's label, start and length in seconds, and its cause (which gives the colour)."""
+
+    row: str
+    start_s: float
+    duration_s: float
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """One stacked bar: parts by cause, and the limit that must hold them (0 = none)."""
+
+    label: str
+    parts: Sequence[tuple[str, float]]
+    limit: float = 0.0
+    unit: str = "bytes"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """One part of a page: a heading, a sentence, and a picture or a table (rows of text)."""
+
+    title: str
+    text: str = ""
+    bars: Sequence[Bar] = ()
+    unit: str = ""
+    spans: Sequence[Span] = ()
+    stacks: Sequence[Stack] = ()
+    header: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()

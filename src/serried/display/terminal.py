@@ -1,0 +1,82 @@
+"""The terminal: tables and a waterfall drawn in characters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from serried.display.spec import Bar, Stack
+
+__all__ = ["console", "stack_table", "table", "waterfall_table"]
+
+_WIDTH = 44
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> Table:
+    """A plain table; the first `left` columns are words, the rest are figures set flush right."""
+    made = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
+    for position, name in enumerate(header):
+        made.add_column(name, justify="left" if position < left else "right", overflow="fold")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def waterfall_table(title: str, bars: Sequence[Bar], *, unit: str) -> Table:
+    """A waterfall from level to level: steps start where the last bar ended; minus goes left in another colour."""
+    reach = max(_levels(bars), default=1.0) or 1.0
+    made = table(title, ("layer", "", unit, "80 % interval", ""), (), left=2)
+    level = 0.0
+    for bar in bars:
+        start = 0.0 if bar.kind == "level" else level
+        level = bar.value if bar.kind == "level" else level + bar.value
+        colour = "cyan" if bar.kind == "level" else "green" if bar.value >= 0 else "red"
+        drawn = Text(_segment(min(start, level) / reach, max(start, level) / reach), style=colour)
+        sign = "" if bar.kind == "level" else "+" if bar.value >= 0 else "−"
+        shown = f"{sign}{abs(bar.value):,.4g}"
+        interval = "" if bar.low is None or bar.high is None else f"{bar.low:,.3g} … {bar.high:,.3g}"
+        made.add_row(Text(bar.label, style="bold" if bar.kind == "level" else ""), drawn, shown, interval, bar.note)
+    return made
+
+
+def stack_table(title: str, stacks: Sequence[Stack]) -> Table:
+    """Stacked bars with the limit that holds them, one letter per part; shares in percent of the limit."""
+    made = table(title, ("", "", "total", "limit"), (), left=2)
+    for stack in stacks:
+        total = sum(value for _, value in stack.parts)
+        reach = max(total, stack.limit) or 1.0
+        drawn = "".join(name[0].upper() * round(_WIDTH * value / reach) for name, value in stack.parts)
+        style = "red" if stack.limit and total > stack.limit else "green"
+        made.add_row(stack.label, Text(drawn, style=style), f"{total / 1e9:.1f} GB",
+                     f"{stack.limit / 1e9:.0f} GB" if stack.limit else "")
+    return made
+
+
+def _levels(bars: Sequence[Bar]) -> list[float]:
+    found, level = [], 0.0
+    for bar in bars:
+        level = bar.value if bar.kind == "level" else level + bar.value
+        found.append(level)
+    return found
+
+
+def _segment(start: float, end: float) -> str:
+    """A bar from `start` to `end` (shares of the width); its ends are drawn to an eighth of a character."""
+    first, last = max(0.0, start) * _WIDTH, min(1.0, max(0.0, end)) * _WIDTH
+    cells = []
+    for cell in range(_WIDTH):
+        filled = min(last, cell + 1) - max(first, cell)
+        cells.append(_EIGHTHS[max(0, min(8, round(filled * 8)))] if filled > 0 else " ")
+    if last - first < 0.125:
+        cells[min(_WIDTH - 1, int(first))] = "│"
+    return "".join(cells).rstrip()
+
+
+def console() -> Console:
+    """The console that people read: wide enough for a table even when the output is a file."""
+    made = Console(highlight=False)
+    return made if made.is_terminal else Console(highlight=False, width=118)

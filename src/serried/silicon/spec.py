@@ -22,12 +22,21 @@ CHIP_FIGURES: Mapping[str, str] = {
     "board_power": "W", "idle_power": "W", "price": "usd", "rent": "usd/s", "launch": "s",
 }
 
+#: The figures that decide how long a kernel takes.
+KERNEL_FIGURES = frozenset({"matrix_peak", "vector_peak", "core_count", "clock", "hbm_bandwidth"})
+
+_WORDS = ("title", "vendor", "family", "fabric", "notes")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chip:
     """One accelerator as data. Numbers live in `figures`; `need` and `get` read them in base units.
 
-    name: canonical name. vendor, family: plain words; `family` names the kernel-profile family it inherits from.
+    name: canonical name, equal to the stem of the shipped file. title: the name for people.
+    vendor: plain words.
+    family: the kernel-profile family it inherits from. Rule: chips are of one family when the same compiled kernels
+    run on all of them with the same tile shapes, so a board that differs only in memory, links, power or the number
+    of enabled cores stays in its family, and a new matrix-unit shape or instruction set opens a new one.
     fabric: name of the fabric that a bare `--fleet CHIP:COUNT` stands on.
     year: first volume shipment, 0 when unknown.
     """
@@ -40,6 +49,7 @@ class Chip:
     file: str
     figures: Mapping[str, Figure] = field(repr=False)
     aliases: tuple[str, ...] = ()
+    title: str = ""
     notes: str = ""
 
     def get(self, figure: str) -> float | None:
@@ -77,8 +87,12 @@ class Chip:
 
     @property
     def status_spread(self) -> float:
-        """Largest spread among the chip's estimated and assumed figures, as a fraction; 0 when all are firm."""
-        return max((figure.spread for figure in self.figures.values()), default=0.0)
+        """Largest spread among the figures that a kernel time reads, as a fraction; 0 when all are firm.
+
+        Prices, power and links have spreads of their own and do not blur the time of a kernel.
+        """
+        return max((figure.spread for name, figure in self.figures.items()
+                    if name.partition(".")[0] in KERNEL_FIGURES), default=0.0)
 
 
 def read_chip(name_or_path: str) -> Chip:
@@ -89,12 +103,12 @@ def read_chip(name_or_path: str) -> Chip:
 def chip_of(entry: Entry) -> Chip:
     """A catalogue entry as a Chip; BadInput when a fact or a figure family is not one a chip has."""
     facts = dict(entry.facts)
-    words = {key: str(facts.pop(key, "")) for key in ("vendor", "family", "fabric", "notes")}
+    words = {key: str(facts.pop(key, "")) for key in _WORDS}
     year = facts.pop("year", 0)
     if facts:
         key, value = next(iter(facts.items()))
         raise BadInput(file=entry.file, field=f"facts.{key}", value=value,
-                       expected="one of vendor, family, fabric, year, notes", remedy="Remove it or correct its name.")
+                       expected=f"one of {', '.join(_WORDS)}, year", remedy="Remove it or correct its name.")
     for name in entry.figures:
         family, _, number_format = name.partition(".")
         if (family == "matrix_peak") != bool(number_format) or (number_format and number_format not in NUMBER_FORMATS):

@@ -68,9 +68,8 @@ def test_numbers_inside_carry_no_prefix():
     for path in python_files("src"):
         if path.relative_to(PACKAGE).parts[0] in doors:
             continue
-        for node in ast.walk(tree_of(path)):
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and prefixed.search(node.id):
-                bad.append(f"{_name(path)}:{node.lineno}: {node.id}")
+        bad += [f"{_name(path)}:{node.lineno}: {node.id}" for node in ast.walk(tree_of(path))
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and prefixed.search(node.id)]
     assert not bad
 
 

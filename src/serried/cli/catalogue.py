@@ -30,8 +30,8 @@ def command(
     names = [name] if name else names_of(kind)
     answer = {each: _SHOW[kind](each) for each in names}
     if as_json:
-        print(json.dumps({"schema": "serried/catalogue/1", "kind": kind, "entries": answer,
-                          "timing": {"items": len(answer), "unit": "cases", "wall_s": time.perf_counter() - started_s}}))
+        timing = {"items": len(answer), "unit": "cases", "wall_s": time.perf_counter() - started_s}
+        print(json.dumps({"schema": "serried/catalogue/1", "kind": kind, "entries": answer, "timing": timing}))
     elif name:
         _print_one(next(iter(answer.values())))
     else:

@@ -11,7 +11,8 @@ from serried.display.spec import Bar, Section, Span, Stack
 __all__ = ["page", "write_page"]
 
 _STYLE = """
-:root { --ink:#1b2430; --soft:#5b6776; --line:#dfe4ea; --paper:#ffffff; --level:#2f5d8a; --gain:#2e8b62; --loss:#c2513f }
+:root { --ink:#1b2430; --soft:#5b6776; --line:#dfe4ea; --paper:#ffffff; --level:#2f5d8a; --gain:#2e8b62;
+  --loss:#c2513f }
 @media (prefers-color-scheme: dark) { :root { --ink:#e8ecf1; --soft:#9aa7b5; --line:#303a46; --paper:#141a21;
   --level:#6aa3d8; --gain:#56c08f; --loss:#e5806e } }
 body { font:15px/1.5 system-ui,sans-serif; color:var(--ink); background:var(--paper); max-width:1060px;
@@ -25,7 +26,8 @@ th { color:var(--soft); font-weight:500 } th:first-child,td:first-child { text-a
 footer { margin:3rem 0 1rem; color:var(--soft); font-size:13px; border-top:1px solid var(--line); padding-top:.6rem }
 """
 #: One colour a cause, in the order of first appearance; told apart by people who do not see red and green.
-_PALETTE = ("#2f5d8a", "#e0a03a", "#2e8b62", "#8a5fa8", "#c2513f", "#4ba3a8", "#8c6d46", "#d07fa8", "#7a8793", "#b7b23c")
+_PALETTE = ("#2f5d8a", "#e0a03a", "#2e8b62", "#8a5fa8", "#c2513f", "#4ba3a8", "#8c6d46", "#d07fa8", "#7a8793",
+            "#b7b23c")
 
 
 def page(title: str, lead: str, sections: Iterable[Section], *, footer: str = "") -> str:
@@ -77,10 +79,11 @@ def _waterfall(bars: Sequence[Bar], unit: str) -> str:
         colour = "level" if bar.kind == "level" else "gain" if bar.value >= 0 else "loss"
         sign = "" if bar.kind == "level" else "+" if bar.value >= 0 else "−"
         interval = "" if bar.low is None or bar.high is None else f"  ({bar.low:,.3g} … {bar.high:,.3g})"
+        width = max(1.5, across(max(start, end)) - across(min(start, end)))
         drawn.append(f'<g><title>{_safe(bar.note or bar.label)}</title>'
                      f'<text x="{left - 12}" y="{y + 16}" text-anchor="end">{_safe(bar.label)}</text>'
                      f'<rect x="{across(min(start, end)):.1f}" y="{y}" height="{row - 8}" rx="2" '
-                     f'width="{max(1.5, across(max(start, end)) - across(min(start, end))):.1f}" fill="var(--{colour})"/>'
+                     f'width="{width:.1f}" fill="var(--{colour})"/>'
                      f'<text x="{right + 14}" y="{y + 16}">{sign}{abs(bar.value):,.4g} {_safe(unit)}'
                      f'<tspan class="soft" fill="var(--soft)">{interval}</tspan></text></g>')
         if position + 1 < len(bars):
@@ -125,7 +128,8 @@ def _stacks(stacks: Sequence[Stack]) -> str:
         if stack.limit:
             at = left + (right - left) * stack.limit / reach
             drawn.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{y - 4}" y2="{y + row - 4}" '
-                         f'style="stroke:var(--loss);stroke-width:2"><title>limit {stack.limit / 1e9:,.1f} GB</title></line>')
+                         f'style="stroke:var(--loss);stroke-width:2"><title>limit {stack.limit / 1e9:,.1f} GB</title>'
+                         "</line>")
     return f'<svg viewBox="0 0 1040 {10 + row * len(stacks)}" role="img">{"".join(drawn)}</svg>{_legend(colours)}'
 
 

@@ -1,4 +1,4 @@
-"""Run inside the tools' environment: torchtitan's own parser reads the words it is given and prints what it understood."""
+"""Run inside the tools' environment: torchtitan's own parser reads the words and prints what it understood."""
 
 import dataclasses
 import json

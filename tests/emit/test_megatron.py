@@ -21,10 +21,14 @@ def _parser():
     return parser
 
 
-@pytest.mark.parametrize("name", ["Llama-3.1-70B", "Qwen3-32B", "DeepSeek-V3", "Mixtral-8x7B", "Qwen3-235B-A22B", "gpt3-175b"])
+MODELS = ["Llama-3.1-70B", "Qwen3-32B", "DeepSeek-V3", "Mixtral-8x7B", "Qwen3-235B-A22B", "gpt3-175b"]
+
+
+@pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("changes", [
     {}, {"tp": 8, "pp": 4, "virtual_stages": 2, "schedule": "interleaved", "recompute": "full"},
-    {"sharding": 3, "recompute": "mlp", "number_format": "mxfp8"}, {"ep": 8, "recompute": "selective", "overlap_tensor": True},
+    {"sharding": 3, "recompute": "mlp", "number_format": "mxfp8"},
+    {"ep": 8, "recompute": "selective", "overlap_tensor": True},
 ])
 def test_every_word_is_documented_and_means_the_layout(name, changes):
     job = Training(model=read_model(name), sequence_tokens=4096, global_batch_sequences=256)

@@ -17,8 +17,8 @@ def _parsed(words):
     if not TOOL.exists():
         assert "CI" not in os.environ, "CI installs torchtitan with `make tools`"
         pytest.skip("torchtitan is not installed here; `make tools` installs it")
-    done = subprocess.run([TOOL, ROOT / "tests" / "emit" / "parse_torchtitan.py", *words], capture_output=True, text=True,
-                          check=False, timeout=300)
+    reader = ROOT / "tests" / "emit" / "parse_torchtitan.py"
+    done = subprocess.run([TOOL, reader, *words], capture_output=True, text=True, check=False, timeout=300)
     lines = [line for line in done.stdout.splitlines() if line.startswith("PARSED ")]
     assert lines, done.stdout[-2000:] + done.stderr[-2000:]
     return json.loads(lines[0].removeprefix("PARSED "))
@@ -39,7 +39,7 @@ def test_torchtitan_understands_what_we_emit(model, chips, changes):
     data = parallel["data_parallel_replicate_degree"] * parallel["data_parallel_shard_degree"]
     assert data * row["tp"] * row["cp"] * row["pp"] == chips
     assert understood["training"]["global_batch_size"] == 1024
-    assert {"none": "NoAC", "full": "FullAC", "selective": "SelectiveAC"}[row["recompute"]][:4] in understood["recompute"]
+    assert row["recompute"].capitalize()[:4] in understood["recompute"]
 
 
 def test_a_recipe_that_torchtitan_lacks_is_refused():

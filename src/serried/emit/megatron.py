@@ -11,14 +11,13 @@ from serried.workload import AttentionSpec, MlpSpec, Model, Training
 
 __all__ = ["check_arguments", "documented_arguments", "megatron_arguments"]
 
-_SHARDING = {0: [], 1: ["--use-distributed-optimizer"],
-             2: ["--use-distributed-optimizer", "--use-megatron-fsdp", "--data-parallel-sharding-strategy", "optim_grads"],
-             3: ["--use-distributed-optimizer", "--use-megatron-fsdp", "--data-parallel-sharding-strategy",
-                 "optim_grads_params"]}
+_FSDP = ["--use-distributed-optimizer", "--use-megatron-fsdp", "--data-parallel-sharding-strategy"]
+_SHARDING = {0: [], 1: ["--use-distributed-optimizer"], 2: [*_FSDP, "optim_grads"], 3: [*_FSDP, "optim_grads_params"]}
 _RECOMPUTE = {"none": [], "selective": ["--recompute-granularity", "selective", "--recompute-modules", "core_attn"],
               "attention": ["--recompute-granularity", "selective", "--recompute-modules", "core_attn"],
               "mlp": ["--recompute-granularity", "selective", "--recompute-modules", "mlp"],
-              "full": ["--recompute-granularity", "full", "--recompute-method", "uniform", "--recompute-num-layers", "1"]}
+              "full": ["--recompute-granularity", "full", "--recompute-method", "uniform",
+                       "--recompute-num-layers", "1"]}
 _FORMAT = {"bf16": ["--bf16"], "fp16": ["--fp16"],
            "fp8": ["--bf16", "--fp8-format", "hybrid", "--fp8-recipe", "tensorwise"],
            "fp8-block": ["--bf16", "--fp8-format", "e4m3", "--fp8-recipe", "blockwise"],

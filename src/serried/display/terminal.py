@@ -65,15 +65,10 @@ def _levels(bars: Sequence[Bar]) -> list[float]:
 
 
 def _segment(start: float, end: float) -> str:
-    """A bar from `start` to `end` (shares of the width); its ends are drawn to an eighth of a character."""
-    first, last = max(0.0, start) * _WIDTH, min(1.0, max(0.0, end)) * _WIDTH
-    cells = []
-    for cell in range(_WIDTH):
-        filled = min(last, cell + 1) - max(first, cell)
-        cells.append(_EIGHTHS[max(0, min(8, round(filled * 8)))] if filled > 0 else " ")
-    if last - first < 0.125:
-        cells[min(_WIDTH - 1, int(first))] = "│"
-    return "".join(cells).rstrip()
+    """A bar from `start` to `end` (shares of the width): it begins on a cell and ends on an eighth of one."""
+    first, last = round(max(0.0, start) * _WIDTH), min(1.0, max(0.0, end)) * _WIDTH
+    eighths = max(0, round((last - first) * 8))
+    return " " * min(first, _WIDTH - 1) + ("█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip() or "│")
 
 
 def console() -> Console:

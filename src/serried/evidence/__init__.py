@@ -1,1 +1,1 @@
-"""Placeholder, being built."""
+"""Is it true? Predicted beside measured, with intervals."""

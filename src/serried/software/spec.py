@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["STACK_PARAMETERS", "Stack", "StackParameter"]
+__all__ = ["STACK_FACTS", "STACK_PARAMETERS", "Stack", "StackParameter"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +45,20 @@ STACK_PARAMETERS: Mapping[str, StackParameter] = {
     "jitter_per_doubling": StackParameter(
         unit="1", perfect=0.0, low=0.0, high=0.05,
         description="relative step time lost to stragglers with each doubling of the nodes"),
+}
+
+
+#: What a recipe does, with the value that holds where a stack file is silent. Facts are read in documentation and
+#: source, never fitted. *_bytes: per parameter. sharding: the recipe's default (0 to 3) when a run prints none.
+#: fused_attention: scores never leave the chip; captured: launches are replayed from a graph, the host does not wait;
+#: overlap_*: the recipe runs the traffic of that axis beside compute; overlap_contention: share of the compute that
+#: hidden traffic takes away while it runs; accumulate: "step" reduces gradients once, "micro-batch" each time.
+STACK_FACTS: Mapping[str, object] = {
+    "kind": "training", "release": "", "library": "",
+    "sequence_parallel": True, "sharding": 1, "recompute": "none", "fused_attention": True, "captured": False,
+    "overlap_data": True, "overlap_tensor": False, "overlap_pipeline": False,
+    "weight_bytes": 2.0, "gradient_bytes": 4.0, "optimizer_bytes": 12.0, "reduce_bytes": 4.0,
+    "accumulate": "step", "overlap_contention": 0.1, "reserved_bytes": 2.5e9, "fragmentation": 0.03, "notes": "",
 }
 
 

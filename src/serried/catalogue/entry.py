@@ -17,6 +17,7 @@ The form, the same for every kind:
 from __future__ import annotations
 
 import functools
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,11 +28,12 @@ from serried.catalogue.spec import STATUSES, Figure
 from serried.errors import BadInput, nearest
 from serried.units import parse_quantity
 
-__all__ = ["DATA", "Entry", "names_of", "read_entry", "read_toml"]
+__all__ = ["DATA", "Entry", "figure_of", "names_of", "read_entry", "read_toml"]
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 _SINGULAR = {"chips": "chip", "fabrics": "fabric", "fleets": "fleet", "models": "model", "stacks": "stack",
-             "profiles": "profile", "prices": "price"}
+             "profiles": "profile", "prices": "price", "collectives": "collective"}
+_LETTERS = re.compile(r"[^\W_]|(?<=\d)\.(?=\d)")
 _FIGURE_KEYS = {"value", "status", "source", "spread"}
 
 
@@ -65,7 +67,7 @@ def read_entry(kind: str, name_or_path: str, units: Mapping[str, str]) -> Entry:
     if not isinstance(raw.get("name"), str):
         raise BadInput(file=str(path), field="name", value=raw.get("name"), expected="a text",
                        remedy='Give the entry a name, e.g. name = "My Chip".')
-    figures = {name: _figure(name, table, units, path) for name, table in _table(raw, "figures", path).items()}
+    figures = {name: figure_of(name, table, units, path) for name, table in _table(raw, "figures", path).items()}
     return Entry(kind=kind, name=raw["name"], aliases=tuple(raw.get("aliases", ())), file=str(path),
                  facts=_table(raw, "facts", path), figures=figures,
                  tables={key: value for key, value in raw.items() if key not in known})
@@ -89,8 +91,11 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def fold(name: str) -> str:
-    """How names compare: case, blanks, dots, underscores and hyphens do not matter."""
-    return "".join(letter for letter in name.casefold() if letter.isalnum())
+    """How names compare: case, blanks, underscores and hyphens do not matter; nor do dots, except between digits.
+
+    A dot between digits is a decimal point: "GPT3-1.3B" is not "GPT3-13B".
+    """
+    return "".join(_LETTERS.findall(name.casefold()))
 
 
 def _locate(kind: str, name_or_path: str) -> Path:
@@ -125,7 +130,8 @@ def _table(raw: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
     return table
 
 
-def _figure(name: str, table: Any, units: Mapping[str, str], path: Path) -> Figure:
+def figure_of(name: str, table: Any, units: Mapping[str, str], path: Path) -> Figure:
+    """One `{ value, status, source [, spread] }` table as a Figure in its base unit; BadInput says what is amiss."""
     unit = units.get(name) or units.get(name.partition(".")[0])
     if unit is None:
         near = nearest(name, units)

@@ -3,3 +3,39 @@
 In: a model's `config.json` or catalogue file, and a job. Out: a `Model`, its parameter count, and the operators that
 one block asks of one chip, forward and backward, in training, prefill and decode, with shapes as columns.
 """
+
+from serried.workload.architectures import ARCHITECTURES, Architecture
+from serried.workload.attention import causal_pairs
+from serried.workload.config import model_of_config, model_of_dimensions, read_model, with_layers
+from serried.workload.flops import attend_flop, forward_flop_per_token, model_flop, operator_flop
+from serried.workload.head import embedding_operators, head_operators, head_workspace_bytes
+from serried.workload.operators import RECOMPUTED, block_operators, recomputed_operators
+from serried.workload.optimizer import accumulation_operators, optimizer_operators
+from serried.workload.parameters import ChipParameters, Parameters, chip_parameters, parameters
+from serried.workload.spec import (
+    Attend,
+    AttentionKind,
+    AttentionSpec,
+    Block,
+    Elementwise,
+    Exchange,
+    Floats,
+    Gemm,
+    GroupedGemm,
+    MlpSpec,
+    Model,
+    Operator,
+    Phase,
+    Serving,
+    Shards,
+    Training,
+)
+
+__all__ = [
+    "ARCHITECTURES", "RECOMPUTED", "Architecture", "Attend", "AttentionKind", "AttentionSpec", "Block",
+    "ChipParameters", "Elementwise", "Exchange", "Floats", "Gemm", "GroupedGemm", "MlpSpec", "Model", "Operator",
+    "Parameters", "Phase", "Serving", "Shards", "Training", "accumulation_operators", "attend_flop",
+    "block_operators", "causal_pairs", "chip_parameters", "embedding_operators", "forward_flop_per_token",
+    "head_operators", "head_workspace_bytes", "model_flop", "model_of_config", "model_of_dimensions", "operator_flop",
+    "optimizer_operators", "parameters", "read_model", "recomputed_operators", "with_layers",
+]

@@ -29,10 +29,12 @@ class AttentionSpec:
 
     kind: "full" covers MHA, GQA and MQA by `kv_heads`; "mla" is multi-head latent attention; "linear" is a gated
     delta-rule or state-space mixer whose state does not grow with the context.
-    window_tokens: 0 = the whole context, else a sliding window.
+    head_dim: of queries and keys; in MLA the part without and the part with rotary positions together.
+    window_tokens: 0 = the whole context, else a sliding window; `chunked`: blocks of that many tokens instead.
     query_rank, kv_rank, rope_head_dim: MLA only (0 query_rank = no query compression).
-    qk_norm, output_gate, qkv_bias, output_bias: parameters and memory-bound work they add.
-    state_heads, state_key_dim, state_value_dim, conv_width: linear only.
+    qk_norm, output_gate, qkv_bias, output_bias, sinks: parameters and memory-bound work they add; `rotary`: positions
+    are rotated into queries and keys (False: learned table, linear bias or none).
+    state_*, conv_width: linear only; `state_space`: a Mamba-2 mixer, else a gated delta rule.
     """
 
     kind: AttentionKind
@@ -48,6 +50,10 @@ class AttentionSpec:
     qkv_bias: bool = False
     output_bias: bool = False
     output_gate: bool = False
+    sinks: bool = False
+    rotary: bool = True
+    chunked: bool = False
+    state_space: bool = False
     state_key_heads: int = 0
     state_value_heads: int = 0
     state_key_dim: int = 0
@@ -62,6 +68,7 @@ class MlpSpec:
     width: inner width of the dense MLP, or of one routed expert.
     gated: three matrices (gate, up, down) instead of two.
     shared_width: inner width of the shared expert(s) together, 0 = none.
+    shared_gate: the shared expert's output is weighed by a gate of its own.
     latent_width: width the experts work in when it is not the hidden width (0 = hidden).
     """
 
@@ -71,6 +78,8 @@ class MlpSpec:
     experts: int = 0
     experts_per_token: int = 0
     shared_width: int = 0
+    shared_gate: bool = False
+    router_bias: bool = False
     latent_width: int = 0
 
 
@@ -124,6 +133,7 @@ class Shards:
     query_tokens, context_tokens: new tokens and total keys per sequence; equal in training and prefill.
     tensor, context, expert: degrees. tokens on a chip between blocks = sequences * query_tokens / context
     (and / tensor with sequence parallelism, for elementwise work outside the tensor-parallel region).
+    expert_tensor: degree by which the matrices of one expert are cut; None = `tensor`.
     """
 
     sequences: Floats
@@ -133,11 +143,15 @@ class Shards:
     context: Floats
     expert: Floats
     sequence_parallel: NDArray[np.bool_]
+    expert_tensor: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gemm:
-    """C[m, n] = A[m, k] B[k, n], `batch` times; arrays over S. `family` = "dense" or "head" (vocabulary)."""
+    """C[m, n] = A[m, k] B[k, n], `batch` times; arrays over S.
+
+    phase: the two products of backward are told apart, so that a schedule can postpone the weight gradients.
+    """
 
     name: str
     m: Floats
@@ -146,11 +160,16 @@ class Gemm:
     batch: Floats | float = 1.0
     high_precision: bool = False  # stays in bf16 when the recipe lowers the format (router, head, attention products)
     weight: bool = True           # B is a parameter (so that a quantised weight is read in its format)
+    phase: Phase = "forward"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupedGemm:
-    """One gemm per local expert: `rows` in all (tokens x experts per token on this chip), cut over `groups`."""
+    """One gemm per local expert: `rows` in all (tokens x experts per token on this chip), cut over `groups`.
+
+    Forward and data gradient: [rows, k] x [k, n] per group. Weight gradient: n x k is the matrix of one expert and
+    `rows` is contracted. The work is 2 rows n k in each.
+    """
 
     name: str
     groups: Floats
@@ -205,13 +224,15 @@ class Elementwise:
 class Exchange:
     """A collective that the operator stream waits for, on the axis it crosses; arrays over S. bytes: see fabric.
 
-    payload_bytes: the full message of the collective as `fabric.collective_time_s` counts it.
+    payload_bytes: the full message of the collective as `fabric.collective_time_s` counts it; 0 where the degree is 1.
+    beside: name of the operator that usual implementations run at the same time, "" = the stream waits.
     """
 
     name: str
     operation: Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send"]
     axis: Literal["tensor", "context", "expert", "pipeline", "data"]
     payload_bytes: Floats
+    beside: str = ""
 
 
 Operator: TypeAlias = Gemm | GroupedGemm | Attend | Elementwise | Exchange

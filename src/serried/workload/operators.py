@@ -1,0 +1,69 @@
+"""What one block asks of one chip, forward and backward, as operators with columns over S.
+
+Names say where an operator belongs: "attention.", "mlp." or "moe.", "norm.", "head.", "embedding.", "optimizer.".
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from serried.workload.attention import attention_operators
+from serried.workload.linear import Region, region_of
+from serried.workload.mlp import mlp_operators
+from serried.workload.spec import Block, Elementwise, Model, Operator, Shards
+
+__all__ = ["RECOMPUTED", "block_operators", "recomputed_operators"]
+
+#: What each way of recompute does again in backward, by the beginning of the operator's name.
+RECOMPUTED: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "selective": ("attention.core",),
+    "mlp": ("norm.mlp", "mlp.", "moe."),
+    "attention": ("norm.attention", "attention."),
+    "full": ("",),
+}
+
+
+def block_operators(model: Model, block: Block, shards: Shards, *, phase: Literal["forward", "backward"],
+                    element_bytes: float = 2.0, decode: bool = False, serving: bool = False,
+                    fused_attention: bool = True) -> tuple[Operator, ...]:
+    """Operators of ONE block for ONE micro-batch (or one step of serving) on one chip.
+
+    element_bytes: of activations between operators. decode: new tokens against a cache (the latent form of MLA);
+    serving: the keys and values of a prefill are written to a cache too. fused_attention=False: attention through a
+    score matrix in memory, with dropout, as training software did before 2023.
+    Backward is the data and the weight gradients; what is recomputed comes from `recomputed_operators`.
+    """
+    region = region_of(shards, phase=phase, element_bytes=element_bytes, adapter_rank=model.adapter_rank,
+                       decode=decode)
+    found: list[Operator] = []
+    parts = [part for part, spec in (("attention", block.attention), ("mlp", block.mlp)) if spec is not None]
+    for part in parts:
+        found += _norms(part, block.norms / max(len(parts), 1), model, region)
+        if part == "attention" and block.attention is not None:
+            found += attention_operators(model, block.attention, region, decode=decode, serving=serving or decode,
+                                         fused_attention=fused_attention)
+        elif block.mlp is not None:
+            found += mlp_operators(model, block.mlp, region)
+        found.append(_residual(part, model, region))
+    return tuple(found)
+
+
+def recomputed_operators(operators: tuple[Operator, ...], recompute: str) -> tuple[Operator, ...]:
+    """Those of the forward `operators` of a block that backward runs again under `recompute` (a key of RECOMPUTED)."""
+    beginnings = RECOMPUTED[recompute]
+    return tuple(operator for operator in operators if operator.name.startswith(beginnings)) if beginnings else ()
+
+
+def _norms(part: str, count: float, model: Model, region: Region) -> list[Operator]:
+    """Normalisations before (and in some families after) a part; the gradient reads its input once more."""
+    passes = max(count, 1.0)     # a norm without parameters moves the same bytes
+    once = passes * region.resting_tokens * model.hidden * region.element_bytes
+    return [Elementwise(name=f"norm.{part}", read_bytes=(2 if region.backward else 1) * once, write_bytes=once,
+                        kernels=round((2 if region.backward else 1) * passes))]
+
+
+def _residual(part: str, model: Model, region: Region) -> Operator:
+    """The sum with what went around the part; backward sums the two gradients that meet there."""
+    once = region.resting_tokens * model.hidden * region.element_bytes
+    return Elementwise(name=f"norm.{part}_residual", read_bytes=2 * once, write_bytes=once)

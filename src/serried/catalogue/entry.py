@@ -3,8 +3,8 @@
 The form, the same for every kind:
 
     schema = "serried/chip/1"
-    name = "H100 SXM"
-    aliases = ["h100", "h100-sxm5"]
+    name = "my-chip"
+    aliases = ["My Chip 64 GB", "mychip_oam"]
 
     [facts]                      # plain words and whole numbers
     vendor = "..."
@@ -28,13 +28,14 @@ from serried.catalogue.spec import STATUSES, Figure
 from serried.errors import BadInput, nearest
 from serried.units import parse_quantity
 
-__all__ = ["DATA", "Entry", "figure_of", "names_of", "read_entry", "read_toml"]
+__all__ = ["DATA", "Entry", "figure_of", "fold", "names_of", "read_entry", "read_toml"]
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 _SINGULAR = {"chips": "chip", "fabrics": "fabric", "fleets": "fleet", "models": "model", "stacks": "stack",
              "profiles": "profile", "prices": "price", "collectives": "collective"}
 _LETTERS = re.compile(r"[^\W_]|(?<=\d)\.(?=\d)")
 _FIGURE_KEYS = {"value", "status", "source", "spread"}
+_MOST_TEXT = 2_000_000   # bytes; no table of this form is larger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +54,7 @@ class Entry:
 def read_entry(kind: str, name_or_path: str, units: Mapping[str, str]) -> Entry:
     """The entry of `kind` ("chips", "fabrics", ...) called `name_or_path`, or the file at that path.
 
+    A name may carry an organisation before a slash; it is looked up with and without.
     units: base unit of each figure by its name; a dotted figure ("matrix_peak.bf16") is looked up by its family
     ("matrix_peak"). A figure that is not in `units` is refused, so that a misspelt one is not lost in silence.
     Raises BadInput with the nearest names when nothing is called so.
@@ -64,15 +66,16 @@ def read_entry(kind: str, name_or_path: str, units: Mapping[str, str]) -> Entry:
     if raw.get("schema") != expected_schema:
         raise BadInput(file=str(path), field="schema", value=raw.get("schema"), expected=repr(expected_schema),
                        remedy=f'Begin the file with schema = "{expected_schema}".')
-    if not isinstance(raw.get("name"), str):
-        raise BadInput(file=str(path), field="name", value=raw.get("name"), expected="a text",
-                       remedy='Give the entry a name, e.g. name = "My Chip".')
+    if not isinstance(raw.get("name"), str) or not fold(raw["name"]):
+        raise BadInput(file=str(path), field="name", value=raw.get("name"), expected="a text with a letter or digit",
+                       remedy='Give the entry a name, e.g. name = "my-chip".')
     figures = {name: figure_of(name, table, units, path) for name, table in _table(raw, "figures", path).items()}
-    return Entry(kind=kind, name=raw["name"], aliases=tuple(raw.get("aliases", ())), file=str(path),
+    return Entry(kind=kind, name=raw["name"], aliases=_aliases(raw, path), file=str(path),
                  facts=_table(raw, "facts", path), figures=figures,
                  tables={key: value for key, value in raw.items() if key not in known})
 
 
+@functools.cache
 def names_of(kind: str) -> list[str]:
     """File stems of every shipped entry of a kind, sorted; these are the canonical names on the command line."""
     return sorted(path.stem for path in (DATA / kind).glob("*.toml"))
@@ -81,12 +84,18 @@ def names_of(kind: str) -> list[str]:
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file as a dictionary; BadInput with line and column when it is not TOML."""
     try:
+        if path.stat().st_size > _MOST_TEXT:
+            raise BadInput(file=str(path), field="file", value=path.name, expected="a table of at most 2 MB",
+                           remedy="Give the file that describes the entry.")
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(file=str(path), field="file", value=path.name, expected="valid TOML in UTF-8",
-                       remedy=str(error)) from None
+    except RecursionError:
+        raise BadInput(file=str(path), field="file", value=path.name, expected="tables that nest a few levels deep",
+                       remedy="Flatten the file.") from None
     except OSError as error:
         raise BadInput(file=str(path), field="file", value=path.name, expected="a readable file",
+                       remedy=str(error)) from None
+    except ValueError as error:   # not TOML, not UTF-8, or a number beyond what can be read
+        raise BadInput(file=str(path), field="file", value=path.name, expected="valid TOML in UTF-8",
                        remedy=str(error)) from None
 
 
@@ -98,40 +107,8 @@ def fold(name: str) -> str:
     return "".join(_LETTERS.findall(name.casefold()))
 
 
-def _locate(kind: str, name_or_path: str) -> Path:
-    if name_or_path.endswith(".toml") or ("/" in name_or_path and Path(name_or_path).is_file()):
-        return Path(name_or_path)
-    index = _index(kind)
-    if fold(name_or_path) not in index:
-        near = nearest(name_or_path, names_of(kind))
-        raise BadInput(field=_SINGULAR[kind], value=name_or_path, expected=f"one of the catalogue's {kind}",
-                       remedy=(f"Nearest: {', '.join(near)}. " if near else "")
-                       + f"`serried catalogue {kind}` lists them; a path to a file of the same form works too.")
-    return index[fold(name_or_path)]
-
-
-@functools.cache
-def _index(kind: str) -> dict[str, Path]:
-    """Folded name or alias to file. Reading every file of a kind takes milliseconds and keeps aliases in one place."""
-    found: dict[str, Path] = {}
-    for path in sorted((DATA / kind).glob("*.toml")):
-        raw = read_toml(path)
-        for name in (path.stem, raw.get("name", path.stem), *raw.get("aliases", ())):
-            clash = found.setdefault(fold(name), path)
-            assert clash == path, f"{name!r} names both {clash.name} and {path.name}"
-    return found
-
-
-def _table(raw: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
-    table = raw.get(key, {})
-    if not isinstance(table, dict):
-        raise BadInput(file=str(path), field=key, value=table, expected="a table",
-                       remedy=f"Write [{key}] on its own line.")
-    return table
-
-
 def figure_of(name: str, table: Any, units: Mapping[str, str], path: Path) -> Figure:
-    """One `{ value, status, source [, spread] }` table as a Figure in its base unit; BadInput says what is amiss."""
+    """One figure with its provenance from its inline table; BadInput names the file and the figure."""
     unit = units.get(name) or units.get(name.partition(".")[0])
     if unit is None:
         near = nearest(name, units)
@@ -153,4 +130,60 @@ def figure_of(name: str, table: Any, units: Mapping[str, str], path: Path) -> Fi
         raise BadInput(file=str(path), field=f"figures.{name}.value", value=table["value"],
                        expected="a positive quantity", remedy="Leave out what is unknown.")
     spread = parse_quantity(table.get("spread", 0.0), "1", field=f"figures.{name}.spread", file=str(path))
+    if not 0 <= spread < 10:
+        raise BadInput(file=str(path), field=f"figures.{name}.spread", value=table["spread"],
+                       expected="a fraction from 0 to 10", remedy="Write 0.1 for an 80 % interval of ±10 %.")
     return Figure(value=value, unit=unit, status=table["status"], source=table["source"], spread=spread)
+
+
+def _locate(kind: str, name_or_path: str) -> Path:
+    if name_or_path.endswith(".toml") or ("/" in name_or_path and _is_file(name_or_path)):
+        return Path(name_or_path)
+    plain = name_or_path.rpartition("/")[2]
+    for name in (name_or_path, plain):
+        if name.casefold() in names_of(kind):   # the canonical name needs no other file to be read
+            return DATA / kind / f"{name.casefold()}.toml"
+    index = _index(kind)
+    for name in (name_or_path, plain):
+        if fold(name) in index:
+            return index[fold(name)]
+    near = nearest(plain, names_of(kind))
+    raise BadInput(field=_SINGULAR[kind], value=name_or_path, expected=f"one of the catalogue's {kind}",
+                   remedy=(f"Nearest: {', '.join(near)}. " if near else "")
+                   + f"`serried catalogue {kind}` lists them; a path to a file of the same form works too.")
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):   # a name too long, or with a null byte, is no file
+        return False
+
+
+@functools.cache
+def _index(kind: str) -> dict[str, Path]:
+    """Folded name or alias, with and without organisation, to file. Aliases stand in the entries and nowhere else."""
+    found: dict[str, Path] = {}
+    for path in sorted((DATA / kind).glob("*.toml")):
+        raw = read_toml(path)
+        for name in (path.stem, raw.get("name", path.stem), *_aliases(raw, path)):
+            for spelling in {fold(name), fold(name.rpartition("/")[2])} - {""}:
+                clash = found.setdefault(spelling, path)
+                assert clash == path, f"{name!r} names both {clash.name} and {path.name}"
+    return found
+
+
+def _aliases(raw: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+    aliases = raw.get("aliases", [])
+    if not isinstance(aliases, list) or not all(isinstance(alias, str) for alias in aliases):
+        raise BadInput(file=str(path), field="aliases", value=aliases, expected="a list of texts",
+                       remedy='Write for example aliases = ["My Chip"].')
+    return tuple(aliases)
+
+
+def _table(raw: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
+    table = raw.get(key, {})
+    if not isinstance(table, dict):
+        raise BadInput(file=str(path), field=key, value=table, expected="a table",
+                       remedy=f"Write [{key}] on its own line.")
+    return table

@@ -1,0 +1,94 @@
+"""How long does a collective take, and by which algorithm?
+
+Axes: G = collective asked for, after broadcasting payload, degree and stride against each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from serried.errors import BadInput
+from serried.fabric.algorithms import candidates
+from serried.fabric.placement import Floats, place
+from serried.fabric.spec import OPERATIONS, Fabric, Operation
+
+__all__ = ["Choice", "choose", "collective_time_s", "stolen_shares"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What the library picks for each collective, in the shape of the question.
+
+    algorithm, protocol: words; "" where nothing has to move. time_s: of the pick. alternatives_s: time of every other
+    way by "<algorithm>/<protocol>", infinite where it does not apply.
+    """
+
+    algorithm: Sequence[str]
+    protocol: Sequence[str]
+    time_s: Floats
+    alternatives_s: dict[str, Floats]
+
+
+def collective_time_s(operation: Operation, payload_bytes: ArrayLike, degree: ArrayLike, stride: ArrayLike = 1, *,
+                      fabric: Fabric, switch_adds: bool = True) -> Floats:
+    """Seconds of one collective; payload, degree and stride broadcast against each other.
+
+    payload_bytes: all_reduce and broadcast: the buffer; all_gather and reduce_scatter: the whole (gathered) buffer;
+    all_to_all: what each rank sends in all; send: the message. degree: ranks in the group; stride: chips from one
+    member to the next, so that how many sit in a node follows. A group of one costs nothing.
+    switch_adds: False for number formats that in-network reduction cannot add.
+    """
+    shape, payload_G, degree_G, stride_G = _columns(operation, payload_bytes, degree, stride)
+    best_s_G = np.full(payload_G.shape, np.inf)
+    believed_s_G = np.full(payload_G.shape, np.inf)
+    for way in candidates(operation, payload_G, place(degree_G, stride_G, fabric), fabric, switch_adds=switch_adds):
+        taken_G = way.time_s * way.choice < believed_s_G
+        best_s_G = np.where(taken_G, way.time_s, best_s_G)
+        believed_s_G = np.where(taken_G, way.time_s * way.choice, believed_s_G)
+    best_s_G = np.where(degree_G <= 1.0, 0.0, best_s_G)
+    if not np.isfinite(best_s_G).all():
+        raise BadInput(file=fabric.profile.file, field=f"collective profile {fabric.profile.name}", value=operation,
+                       expected=f"an algorithm for every {operation} asked for on {fabric.name}",
+                       remedy="Give the profile a ratio (and network) parameter for an algorithm that can run it.")
+    return best_s_G.reshape(shape)
+
+
+def choose(operation: Operation, payload_bytes: ArrayLike, degree: ArrayLike, stride: ArrayLike = 1, *,
+           fabric: Fabric, switch_adds: bool = True) -> Choice:
+    """As `collective_time_s`, with the names of what was picked and the times of what was not (for people)."""
+    shape, payload_G, degree_G, stride_G = _columns(operation, payload_bytes, degree, stride)
+    ways = list(candidates(operation, payload_G, place(degree_G, stride_G, fabric), fabric, switch_adds=switch_adds))
+    time_s_G = collective_time_s(operation, payload_G, degree_G, stride_G, fabric=fabric, switch_adds=switch_adds)
+    pick_G = np.argmin([way.time_s * way.choice for way in ways], axis=0)
+    moving_G = degree_G > 1.0
+    return Choice(
+        algorithm=[ways[pick].algorithm if moves else "" for pick, moves in zip(pick_G, moving_G, strict=True)],
+        protocol=[ways[pick].protocol if moves else "" for pick, moves in zip(pick_G, moving_G, strict=True)],
+        time_s=time_s_G.reshape(shape),
+        alternatives_s={f"{way.algorithm}/{way.protocol}": way.time_s.reshape(shape) for way in ways})
+
+
+def stolen_shares(fabric: Fabric) -> tuple[float, float]:
+    """What a running collective takes from compute beside it: share of the cores, share of the HBM bandwidth."""
+    parameters = fabric.profile.parameters
+    return parameters.get("stolen.cores", 0.0), parameters.get("stolen.hbm", 0.0)
+
+
+def _columns(operation: str, payload_bytes: ArrayLike, degree: ArrayLike,
+             stride: ArrayLike) -> tuple[tuple[int, ...], Floats, Floats, Floats]:
+    if operation not in OPERATIONS:
+        raise BadInput(field="operation", value=operation, expected=f"one of {', '.join(OPERATIONS)}",
+                       remedy="Correct the name of the collective.")
+    payload, ranks, apart = np.broadcast_arrays(np.asarray(payload_bytes, dtype=np.float64),
+                                                np.asarray(degree, dtype=np.float64),
+                                                np.asarray(stride, dtype=np.float64))
+    for name, column, least in (("payload_bytes", payload, 0.0), ("degree", ranks, 1.0), ("stride", apart, 1.0)):
+        if not (column >= least).all() or not np.isfinite(column).all():
+            raise BadInput(field=name, value=column[~(column >= least)].ravel()[:1].tolist() or "not finite",
+                           expected=f"{least:g} or more",
+                           remedy="A group has at least one rank, and a payload is not negative.")
+    return payload.shape, payload.ravel(), ranks.ravel(), apart.ravel()

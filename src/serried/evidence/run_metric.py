@@ -6,6 +6,7 @@ by up to half between sources: `flop_count` of its assumption says which one it 
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from serried.workload import Model, parameters
 
 __all__ = ["Metric", "counted_flop", "metric_of_row"]
 
+#: Counts with attention in full and halved that differ by less may stand for each other.
+_SAME_COUNT = 1.08
 _SECONDS = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "min": 60.0}
 
 
@@ -67,21 +70,26 @@ def metric_of_row(cells: Cells, source: SourceAssumption, *, model: Model, seque
         return Metric(value=value, unit=unit, work_per_step=tokens * per_chip)
     if word.startswith(("seq", "sample")):
         return Metric(value=value, unit=unit, work_per_step=batch * per_chip)
-    flop = _source_flop(source, model, sequence, batch)
     if word.startswith("tflop"):
-        return Metric(value=value, unit=unit, work_per_step=flop / 1e12 * (1 / chips))
+        return Metric(value=value, unit=unit, work_per_step=_source_flop(source, model, sequence, batch) / 1e12 / chips)
     if name == "mfu" and word == "%":
         peak = cells.number("peak_tflops_used_for_mfu")
         if peak is None:
             raise Unusable("peak_tflops_used_for_mfu is blank")
-        return Metric(value=value, unit=unit, work_per_step=flop / (peak * 1e12 * chips) * 100)
+        share = _source_flop(source, model, sequence, batch) / (peak * 1e12 * chips)
+        return Metric(value=value, unit=unit, work_per_step=100 * share)
     raise Unusable(f"unit = {unit!r} of {name!r} is not a known one")
 
 
 def _source_flop(source: SourceAssumption, model: Model, sequence: int, batch: int) -> float:
-    if not source.flop_count:
-        raise Unusable("a figure in TFLOP/s needs the source's own count of FLOPs, which is not known")
-    return counted_flop(model, sequence, batch, causal="causal" in source.flop_count)
+    """By the source's own count; without one, by the mean of the two usual counts where they hardly differ."""
+    full, halved = (counted_flop(model, sequence, batch, causal=causal) for causal in (False, True))
+    if source.flop_count:
+        return halved if "causal" in source.flop_count else full
+    if full > _SAME_COUNT * halved:
+        raise Unusable("a figure in TFLOP/s needs the source's own count of FLOPs, which is not known: attention in "
+                       f"full or halved differ by {full / halved - 1:.0%} here")
+    return math.sqrt(full * halved)
 
 
 def counted_flop(model: Model, sequence: int, batch: int, *, causal: bool) -> float:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from serried.errors import SerriedError
 from serried.evidence.assumptions import Assumptions, SourceAssumption
 from serried.evidence.cells import Cells, Unusable
-from serried.workload import AttentionSpec, Block, MlpSpec, Model, read_model
+from serried.workload import AttentionSpec, Block, MlpSpec, Model, read_model, with_layers
 
 __all__ = ["model_of_row"]
 
@@ -110,16 +110,4 @@ def _from_catalogue(cells: Cells, name: str, printed: str) -> Model:
     if layers is None or layers == model.layer_count:
         return model
     dense = cells.whole("n_dense_layers", most=1e4, zero=True)
-    return replace(model, blocks=_cut(model.blocks, layers, dense))
-
-
-def _cut(blocks: tuple[Block, ...], layers: int, dense: int | None) -> tuple[Block, ...]:
-    """The first blocks of a deep model, in its own proportions; `dense` leading dense blocks where they are named."""
-    total = sum(block.count for block in blocks)
-    leading = blocks[0].mlp is not None and not blocks[0].mlp.experts and len(blocks) > 1
-    if leading and dense is not None and dense <= layers:
-        rest = _cut(blocks[1:], layers - dense, None) if layers > dense else ()
-        return ((replace(blocks[0], count=dense),) if dense else ()) + rest
-    counts = [block.count * layers // total for block in blocks]
-    counts[-1] += layers - sum(counts)
-    return tuple(replace(block, count=count) for block, count in zip(blocks, counts, strict=True) if count)
+    return with_layers(model, layers, dense_layers=dense)

@@ -18,7 +18,8 @@ _PREFIX = {"": 1.0, "n": 1e-9, "u": 1e-6, "µ": 1e-6, "m": 1e-3, "k": 1e3, "K": 
            "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
 _BASE = {"bytes": ("bytes", 1.0), "byte": ("bytes", 1.0), "B": ("bytes", 1.0), "bit": ("bytes", 0.125),
          "b": ("bytes", 0.125), "flop": ("flop", 1.0), "FLOP": ("flop", 1.0), "OP": ("flop", 1.0),
-         "s": ("s", 1.0), "h": ("s", 3600.0), "W": ("W", 1.0), "J": ("J", 1.0), "Hz": ("Hz", 1.0),
+         "s": ("s", 1.0), "h": ("s", 3600.0), "W": ("W", 1.0), "J": ("J", 1.0),
+         "Wh": ("J", 3600.0), "year": ("s", 31_557_600.0), "Hz": ("Hz", 1.0),
          "usd": ("usd", 1.0), "USD": ("usd", 1.0), "tokens": ("tokens", 1.0), "": ("1", 1.0)}
 _NUMBER = re.compile(r"^\s*([-+]?\d[\d_,]*(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*(.*?)\s*$")
 
@@ -29,7 +30,7 @@ def parse_quantity(text: str | float, unit: str, *, field: str = "quantity", fil
     A bare number is taken to be in the base unit already. Raises BadInput on anything else.
     """
     if isinstance(text, (int, float)) and not isinstance(text, bool):
-        return _finite(float(text), text, unit, field, file)
+        return _finite(float(text) if abs(text) < 1e308 else math.inf, text, unit, field, file)
     match = _NUMBER.match(text) if isinstance(text, str) else None
     if match is None:
         raise BadInput(file=file, field=field, value=text, expected=f'a number with a unit of {unit}',

@@ -75,7 +75,6 @@ def read_entry(kind: str, name_or_path: str, units: Mapping[str, str]) -> Entry:
                  tables={key: value for key, value in raw.items() if key not in known})
 
 
-@functools.cache
 def names_of(kind: str) -> list[str]:
     """File stems of every shipped entry of a kind, sorted; these are the canonical names on the command line."""
     return sorted(path.stem for path in (DATA / kind).glob("*.toml"))
@@ -141,8 +140,9 @@ def _locate(kind: str, name_or_path: str) -> Path:
         return Path(name_or_path)
     plain = name_or_path.rpartition("/")[2]
     for name in (name_or_path, plain):
-        if name.casefold() in names_of(kind):   # the canonical name needs no other file to be read
-            return DATA / kind / f"{name.casefold()}.toml"
+        canonical = DATA / kind / f"{name.casefold()}.toml"
+        if fold(name) and "/" not in name and _is_file(str(canonical)):   # no other file needs to be read
+            return canonical
     index = _index(kind)
     for name in (name_or_path, plain):
         if fold(name) in index:

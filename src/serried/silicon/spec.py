@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from serried.catalogue import Entry, Figure, read_entry
 from serried.errors import BadInput, MissingFigure
+from serried.silicon.legality import refuse_illegal
 
 __all__ = ["CHIP_FIGURES", "NUMBER_FORMATS", "Chip", "read_chip"]
 
@@ -101,18 +102,32 @@ def read_chip(name_or_path: str) -> Chip:
 
 
 def chip_of(entry: Entry) -> Chip:
-    """A catalogue entry as a Chip; BadInput when a fact or a figure family is not one a chip has."""
-    facts = dict(entry.facts)
-    words = {key: str(facts.pop(key, "")) for key in _WORDS}
-    year = facts.pop("year", 0)
-    if facts:
-        key, value = next(iter(facts.items()))
-        raise BadInput(file=entry.file, field=f"facts.{key}", value=value,
-                       expected=f"one of {', '.join(_WORDS)}, year", remedy="Remove it or correct its name.")
+    """A catalogue entry as a Chip; BadInput when a fact, a table or a figure is not one that a chip has."""
+    if entry.tables:
+        key, value = next(iter(entry.tables.items()))
+        raise BadInput(file=entry.file, field=key, value=value, expected="[facts] and [figures], nothing else",
+                       remedy="Remove it or correct its name.")
+    for key, value in entry.facts.items():
+        if key not in _WORDS and key != "year":
+            raise BadInput(file=entry.file, field=f"facts.{key}", value=value,
+                           expected=f"one of {', '.join(_WORDS)}, year", remedy="Remove it or correct its name.")
+        if key in _WORDS and not isinstance(value, str):
+            raise BadInput(file=entry.file, field=f"facts.{key}", value=value, expected="a text",
+                           remedy=f'Write {key} = "...".')
     for name in entry.figures:
         family, _, number_format = name.partition(".")
         if (family == "matrix_peak") != bool(number_format) or (number_format and number_format not in NUMBER_FORMATS):
             raise BadInput(file=entry.file, field=f"figures.{name}", value=name,
                            expected=f"matrix_peak.<format> with a format of {', '.join(NUMBER_FORMATS)}",
                            remedy='Write for example "matrix_peak.bf16" = { ... }.')
-    return Chip(name=entry.name, year=int(year), file=entry.file, figures=entry.figures, aliases=entry.aliases, **words)
+    refuse_illegal(entry.figures, entry.file)
+    return Chip(name=entry.name, year=_year(entry), file=entry.file, figures=entry.figures, aliases=entry.aliases,
+                **{key: entry.facts.get(key, "") for key in _WORDS})
+
+
+def _year(entry: Entry) -> int:
+    year = entry.facts.get("year", 0)
+    if not isinstance(year, int) or isinstance(year, bool) or not (year == 0 or 1990 <= year <= 2100):
+        raise BadInput(file=entry.file, field="facts.year", value=year, expected="a year from 1990, or 0 when unknown",
+                       remedy="Write for example year = 2026.")
+    return year

@@ -9,6 +9,7 @@ from serried.workload.attention import causal_pairs
 from serried.workload.config import model_of_config, model_of_dimensions, read_model, with_layers
 from serried.workload.flops import attend_flop, forward_flop_per_token, model_flop, operator_flop
 from serried.workload.head import embedding_operators, head_operators, head_workspace_bytes
+from serried.workload.memory import KeptTensor, activation_bytes, cache_bytes, kept_tensors, kv_bytes_per_token
 from serried.workload.operators import RECOMPUTED, block_operators, recomputed_operators
 from serried.workload.optimizer import accumulation_operators, optimizer_operators
 from serried.workload.parameters import ChipParameters, Parameters, chip_parameters, parameters
@@ -33,9 +34,10 @@ from serried.workload.spec import (
 
 __all__ = [
     "ARCHITECTURES", "RECOMPUTED", "Architecture", "Attend", "AttentionKind", "AttentionSpec", "Block",
-    "ChipParameters", "Elementwise", "Exchange", "Floats", "Gemm", "GroupedGemm", "MlpSpec", "Model", "Operator",
-    "Parameters", "Phase", "Serving", "Shards", "Training", "accumulation_operators", "attend_flop",
-    "block_operators", "causal_pairs", "chip_parameters", "embedding_operators", "forward_flop_per_token",
-    "head_operators", "head_workspace_bytes", "model_flop", "model_of_config", "model_of_dimensions", "operator_flop",
-    "optimizer_operators", "parameters", "read_model", "recomputed_operators", "with_layers",
+    "ChipParameters", "Elementwise", "Exchange", "Floats", "Gemm", "GroupedGemm", "KeptTensor", "MlpSpec", "Model",
+    "Operator", "Parameters", "Phase", "Serving", "Shards", "Training", "accumulation_operators", "activation_bytes",
+    "attend_flop", "block_operators", "cache_bytes", "causal_pairs", "chip_parameters", "embedding_operators",
+    "forward_flop_per_token", "head_operators", "head_workspace_bytes", "kept_tensors", "kv_bytes_per_token",
+    "model_flop", "model_of_config", "model_of_dimensions", "operator_flop", "optimizer_operators", "parameters",
+    "read_model", "recomputed_operators", "with_layers",
 ]

@@ -15,8 +15,8 @@ __all__ = ["ChipParameters", "Parameters", "chip_parameters", "parameters"]
 class Parameters:
     """Counts; `_B`: of ONE block of each run in `model.blocks`, 0 where the part is absent.
 
-    total: without adapters and without prediction blocks, which stand apart. active: of one token, all embeddings
-    left out but the head counted (as publishers do: with the head once and the embedding table once).
+    total: without adapters and without prediction blocks, which stand apart. active: the total without the experts
+    that a token does not visit; some publishers leave out the embedding table as well.
     embedding: token and position tables. head: 0 when tied. experts_B: all routed experts together.
     """
 

@@ -108,13 +108,16 @@ def _labels(results: CaseResults, group: str) -> Sequence[str]:
 
 def answer(report: Report) -> dict[str, Any]:
     """The JSON answer, schema serried/evidence/1."""
-    parts = [results for _, results in report.parts]
+    parts = [results for _, results in report.parts if results.area != "memory"]
+    memory = [results for _, results in report.parts if results.area == "memory"]
     names = ["area", "split", "evidence_class",
              *dict.fromkeys(name for results in parts for name in results.groups if name not in _NOT_GROUPS)]
     groups: dict[str, Mapping[str, Any]] = {}
     for name in names:
         found = grouped(parts, name) | (grouped(parts, name, fitted=True) if name == "split" else {})
         groups[name] = {label: figures.as_json() for label, figures in found.items()}
+    if memory:
+        groups["memory"] = {label: figures.as_json() for label, figures in grouped(memory, "source").items()}
     return {"schema": "serried/evidence/1",
             "timing": {"items": report.case_count, "unit": "cases", "wall_s": report.wall_s},
             "cases": [case for results in parts for case in _cases(results)],

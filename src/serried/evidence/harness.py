@@ -61,8 +61,8 @@ class Report:
 
     @property
     def case_count(self) -> int:
-        """Rows read, predicted or skipped."""
-        return sum(len(results.ids) for _, results in self.parts)
+        """Rows read, predicted or skipped; a run's memory is not a case of its own."""
+        return sum(len(results.ids) for _, results in self.parts if results.area != "memory")
 
 
 def run_evidence(areas: Sequence[str] = AREAS, cases_file: str | Path | None = None, *,
@@ -88,7 +88,7 @@ def run_evidence(areas: Sequence[str] = AREAS, cases_file: str | Path | None = N
     for reader, name, frame in chosen:
         if progress is not None:
             progress(done, f"{reader.area}: {name}")
-        parts.append((name, with_intervals(_module(reader).evaluate(frame))))
+        parts += [(name, with_intervals(results)) for results in _evaluated(_module(reader), frame)]
         done += frame.height
     wall_s = time.perf_counter() - began
     if progress is not None:
@@ -109,6 +109,13 @@ def read_cases(path: Path) -> pl.DataFrame:
         raise BadInput(file=str(path), field="file", value=path.name, expected="at least one case below the header",
                        remedy="Add rows.")
     return frame
+
+
+def _evaluated(module: Any, frame: pl.DataFrame) -> Sequence[CaseResults]:
+    """Times, and memory where a reader knows it (as an area of its own)."""
+    both = getattr(module, "evaluate_with_memory", None)
+    results: Sequence[CaseResults] = (module.evaluate(frame),) if both is None else both(frame)
+    return [one for one in results if len(one.ids)]
 
 
 def _module(reader: Reader) -> Any:

@@ -130,7 +130,7 @@ def _fold_quantile(errors: Floats, folds: NDArray[np.object_], level: float = 0.
 def spread_text(spreads: Sequence[Spread]) -> str:
     """The spreads file as TOML text."""
     lines = ['schema = "serried/spreads/1"', "",
-             "# Rebuilt by `python -m serried.calibration spreads` from the shipped measurements. Widths are in ln.", ""]
+             "# Rebuilt by `python -m serried.calibration spreads` from the shipped measurements; widths in ln.", ""]
     for spread in spreads:
         lines += ["[[spread]]", f'area = "{spread.area}"', f'evidence_class = "{spread.evidence_class}"',
                   f'kind = "{spread.kind}"', f"half_width = {spread.half_width}", f"case_count = {spread.case_count}",

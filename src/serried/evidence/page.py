@@ -124,8 +124,8 @@ def _assumption_section() -> list[str]:
 
 
 def _stack_section() -> list[str]:
-    lines = ["", "## Stacks", "", "Parameters are physical, at most eight, fitted on calibrate rows of that stack only;",
-             "± is the half-width of their 80 % interval.", ""]
+    lines = ["", "## Stacks", "", "Parameters are physical, at most eight, fitted on calibrate rows of that stack",
+             "only; ± is the half-width of their 80 % interval.", ""]
     names = list(STACK_PARAMETERS)
     lines += ["| stack | chips | rows | " + " | ".join(names) + " |", "|---" * (len(names) + 3) + "|"]
     for stack in _stacks():

@@ -30,7 +30,8 @@ from serried.workload import Floats, Training
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["COLUMNS", "Prediction", "StackOf", "evaluate", "layouts_of", "machine_of", "predict_runs", "read_runs"]
+__all__ = ["COLUMNS", "Prediction", "StackOf", "evaluate", "evaluate_with_memory", "layouts_of", "machine_of",
+           "predict_runs", "read_runs"]
 
 #: The stack that a run is predicted with; the default takes the shipped one of its framework on its chip family.
 StackOf = Callable[[Run, Chip], Stack]
@@ -64,11 +65,29 @@ def read_runs(frame: pl.DataFrame, assumptions: Assumptions | None = None) -> li
 
 def evaluate(frame: pl.DataFrame, *, stack_of: StackOf | None = None) -> CaseResults:
     """Predict every row; a row that cannot be predicted is skipped with its reason."""
+    return evaluate_with_memory(frame, stack_of=stack_of)[0]
+
+
+def evaluate_with_memory(frame: pl.DataFrame, *, stack_of: StackOf | None = None) -> tuple[CaseResults, CaseResults]:
+    """Step times of every row, and peak memory of those that publish it."""
     rows = read_runs(frame)
     runs = [row for row in rows if isinstance(row, Run)]
     said = dict(zip((id(run) for run in runs), predict_runs(runs, stack_of=stack_of), strict=True))
     predictions = [said[id(row)] if isinstance(row, Run) else Prediction(skipped=row.reason) for row in rows]
-    return _results(rows, predictions)
+    return _results(rows, predictions), _memory_results(
+        [(row, said[id(row)]) for row in runs if row.memory_bytes is not None])
+
+
+def _memory_results(found: Sequence[tuple[Run, Prediction]]) -> CaseResults:
+    """Peak memory in GB; nothing was ever fitted on memory, so every case is unseen."""
+    return CaseResults(
+        area="memory", ids=[run.id for run, _ in found], units=["GB"] * len(found), split=["validate"] * len(found),
+        predicted=np.array([said.memory_bytes / 1e9 for _, said in found]),
+        measured=np.array([(run.memory_bytes or np.nan) / 1e9 for run, _ in found]),
+        evidence_class=[said.evidence_class for _, said in found], skipped=[said.skipped for _, said in found],
+        groups={"source": [run.source for run, _ in found], "chip": [run.chip for run, _ in found],
+                "model": [run.model.name for run, _ in found]},
+        fold=[f"{run.source}/{run.model.name}" for run, _ in found])
 
 
 def _results(rows: Sequence[Run | Skipped], predictions: Sequence[Prediction]) -> CaseResults:

@@ -15,6 +15,6 @@ from serried.economics.energy import energy_j, power_w
 from serried.economics.spec import DEFAULT_TARIFF, Cost, Tariff, unknown_figures
 
 __all__ = [
-    "DEFAULT_TARIFF", "Cost", "Tariff", "break_even_price_usd", "break_even_rent_usd_per_s", "chip_usd_per_s", "cost_of",
-    "energy_j", "power_w", "unknown_figures", "usd_per_token",
+    "DEFAULT_TARIFF", "Cost", "Tariff", "break_even_price_usd", "break_even_rent_usd_per_s", "chip_usd_per_s",
+    "cost_of", "energy_j", "power_w", "unknown_figures", "usd_per_token",
 ]

@@ -16,7 +16,7 @@ _STATUS_ORDER = ("measured", "specified", "estimated", "assumed")
 
 def electricity_usd_per_s(busy_fraction: Floats | float, *, chip: Chip, tariff: Tariff = DEFAULT_TARIFF) -> Floats:
     """What one chip's electricity costs while it works, usd/s; NaN when its power is unknown."""
-    return power_w(busy_fraction, chip=chip, tariff=tariff) * tariff.pue * tariff.electricity_usd_per_j
+    return np.asarray(power_w(busy_fraction, chip=chip, tariff=tariff) * tariff.pue * tariff.electricity_usd_per_j)
 
 
 def chip_usd_per_s(busy_fraction: Floats | float, *, chip: Chip, price_usd: float | None = None,
@@ -30,7 +30,7 @@ def chip_usd_per_s(busy_fraction: Floats | float, *, chip: Chip, price_usd: floa
     price = chip.get("price") if price_usd is None else price_usd
     if price is not None:
         capital_usd_per_s = price * tariff.capital_ratio / (tariff.lifetime_s * tariff.in_use_fraction)
-        return capital_usd_per_s + electricity_usd_per_s(busy, chip=chip, tariff=tariff)
+        return np.asarray(capital_usd_per_s + electricity_usd_per_s(busy, chip=chip, tariff=tariff))
     rent = chip.get("rent")
     return np.full(busy.shape, np.nan if rent is None else rent)
 

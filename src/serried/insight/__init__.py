@@ -1,1 +1,22 @@
-"""Placeholder, being built."""
+"""Why is it slower, what can be recovered, what to do next, and which layer is missing on my stack?
+
+In: two fleets with their stacks and a job; or measured points. Out: a `Waterfall` (every subset of layers simulated,
+order-free attribution, intervals), or a `Diagnosis` (layer settings ranked by likelihood).
+"""
+
+from serried.insight.gap_serving import gap_serving, serving_machine
+from serried.insight.spec import (
+    LAYERS,
+    Action,
+    Bar,
+    Diagnosis,
+    Explanation,
+    Interval,
+    Parity,
+    Physical,
+    Side,
+    Waterfall,
+)
+
+__all__ = ["LAYERS", "Action", "Bar", "Diagnosis", "Explanation", "Interval", "Parity", "Physical", "Side",
+           "Waterfall", "gap_serving", "serving_machine"]

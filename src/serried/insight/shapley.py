@@ -33,7 +33,7 @@ def shapley_weights(player_count: int) -> Floats:
     others = on.sum(axis=1)[None, :] - on.T
     of_count = np.array([math.factorial(s) * math.factorial(player_count - s - 1) / math.factorial(player_count)
                          for s in range(player_count)])
-    return np.where(on.T, 1.0, -1.0) * of_count[np.minimum(others, player_count - 1)]
+    return np.asarray(np.where(on.T, 1.0, -1.0) * of_count[np.minimum(others, player_count - 1)])
 
 
 def shapley_values(value_C: Floats) -> Floats:

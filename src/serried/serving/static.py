@@ -1,0 +1,125 @@
+"""A closed loop of requests in flight on a deployment, from the times of one prefill and one decode step.
+
+Axes: D = deployment; leading axes (draws of a stack) broadcast.
+
+Every running request needs one prefill and output - 1 decode steps of an engine that it shares with the others, so in
+one cycle the engine does `batch` prefills and output - 1 steps of the whole batch, and serves `batch` requests
+(conservation of engine time; Little's law gives the rest).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serried.planner.spec import Machine
+from serried.serving.memory import serving_memory
+from serried.serving.spec import SERVING_TIME_CAUSES, Deployments, ServingEstimate
+from serried.serving.tables import PhaseTimes, StaticTables, static_tables
+from serried.workload.spec import Floats, Serving
+
+__all__ = ["Loop", "assemble", "closed_loop", "estimate_static", "step_time_s"]
+
+StackValues = Mapping[str, float | Floats]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loop:
+    """The times of a closed loop; fields as in ServingEstimate."""
+
+    output_tokens_per_s: Floats
+    ttft_s: Floats
+    ttft_burst_s: Floats
+    tpot_s: Floats
+    decode_step_s: Floats
+    prefill_s: Floats
+    request_s: Floats
+    cycle_s: Floats
+    time_by_cause_s: Mapping[str, Floats]
+
+
+def estimate_static(job: Serving, machine: Machine, deployments: Deployments) -> ServingEstimate:
+    """Time to first token, time per token, throughput and memory of every deployment, by cause.
+
+    Raises MissingFigure when the chip lacks a figure that the kernels need.
+    """
+    return assemble(job, machine, deployments, static_tables(job, machine, deployments), machine.stack.parameters)
+
+
+def step_time_s(phase: PhaseTimes, stack: StackValues, *, captured: NDArray[np.bool_], decode: bool) -> dict[str, Floats]:
+    """One pass through a stage by cause, s: raw kernel times seen through a stack.
+
+    The host launches kernel by kernel beside the device, or a whole graph at once where `captured`; a pass is never
+    shorter than its launches, and what the host does between passes (scheduling, sampling, detokenising) adds. Traffic
+    of a prefill can hide behind its own products; that of a decode step cannot, for its products wait for it.
+    """
+    exposed = 1.0 if decode else 1.0 - stack["tensor_overlap"]
+    wire = exposed / stack["collective_rate_ratio"]
+    causes = {"gemm": phase.gemm_s / stack["gemm_rate_ratio"],
+              "attention": phase.attention_s / stack["attention_rate_ratio"],
+              "memory_bound": phase.memory_bound_s + phase.fusible_s * stack["unfused_fraction"],
+              "quantise": phase.quantise_s,
+              "tensor_exposed": phase.tensor_s * wire,
+              "expert_exposed": phase.expert_s * wire,
+              "pipeline_exposed": phase.pipeline_s / stack["collective_rate_ratio"]}
+    device_s = sum(causes.values(), start=np.zeros(1))
+    launches = np.where(captured, 1.0, phase.kernels + phase.fusible_kernels * stack["unfused_fraction"])
+    waiting_s = np.maximum(launches * stack["host_s_per_operator"] - device_s, 0.0)
+    return causes | {"host": waiting_s + stack.get("host_s_per_step", 0.0)}
+
+
+def closed_loop(job: Serving, deployments: Deployments, tables: StaticTables, stack: StackValues) -> Loop:
+    """The loop of every deployment from its tables, as a stack's parameters (numbers, or arrays with leading axes) let
+    it run."""
+    rows, batch = deployments, tables.batch
+    prefill = step_time_s(tables.prefill, stack, captured=np.zeros(len(rows), dtype=bool), decode=False)
+    decode = step_time_s(tables.decode, stack, captured=rows.captured, decode=True)
+    prefill_stage_s, decode_stage_s = _total(prefill), _total(decode)
+    decode_step_s, prefill_s = rows.pp * decode_stage_s, rows.pp * prefill_stage_s
+
+    steps = float(max(job.output_tokens - 1, 0))
+    prefills = batch / rows.attention_dp + rows.pp - 1.0
+    cycle_s = steps * decode_step_s + prefills * prefill_stage_s
+    causes = {name: steps * tables.micro_batches * decode[name] + prefills * prefill[name] for name in prefill}
+    causes["pipeline_bubble"] = steps * (rows.pp - tables.micro_batches) * decode_stage_s
+
+    waiting_s = np.maximum(tables.requests - batch, 0.0) / batch * cycle_s
+    first_s = np.minimum(_first_token_s(batch, rows, prefill_stage_s, decode_step_s, cycle_s), cycle_s)
+    return Loop(output_tokens_per_s=rows.replicas * batch * job.output_tokens / cycle_s,
+                ttft_s=first_s + waiting_s, ttft_burst_s=prefills * prefill_stage_s + waiting_s,
+                tpot_s=(cycle_s - first_s) / steps if steps else decode_step_s, decode_step_s=decode_step_s,
+                prefill_s=prefill_s, request_s=cycle_s + waiting_s, cycle_s=cycle_s,
+                time_by_cause_s={name: causes[name] for name in SERVING_TIME_CAUSES})
+
+
+def assemble(job: Serving, machine: Machine, deployments: Deployments, tables: StaticTables,
+             stack: StackValues) -> ServingEstimate:
+    """The loop of every deployment, and the memory it takes."""
+    loop = closed_loop(job, deployments, tables, stack)
+    memory = serving_memory(job, machine, deployments, tables.batch)
+    return ServingEstimate(
+        **{column.name: getattr(loop, column.name) for column in fields(Loop)},
+        output_tokens_per_s_per_chip=loop.output_tokens_per_s / deployments.chip_count, batch=tables.batch,
+        memory_bytes=sum(memory.values(), start=np.zeros(len(deployments))), memory_by_cause_bytes=memory,
+        max_batch=tables.max_batch, fits=tables.max_batch >= 1.0)
+
+
+def _first_token_s(batch: Floats, rows: Deployments, prefill_stage_s: Floats, decode_step_s: Floats,
+                   cycle_s: Floats) -> Floats:
+    """Mean time to the first token of a request that arrives when another one ends.
+
+    It waits half a decode step of the others, then behind the prefills that are there already: mean wait of a queue
+    with even service times at its utilisation (Pollaczek-Khinchine), seen by one of a closed population of `batch`.
+    """
+    others = (batch - 1.0) / batch
+    service_s = prefill_stage_s / rows.attention_dp
+    busy = np.minimum(batch * service_s / cycle_s, 1.0) * others
+    queued_s = np.minimum(busy / np.maximum(2.0 * (1.0 - busy), 1e-9) * service_s, 0.5 * (batch - 1.0) * service_s)
+    return np.asarray(rows.pp * prefill_stage_s + queued_s + 0.5 * others * decode_step_s)
+
+
+def _total(causes: Mapping[str, Floats]) -> Floats:
+    return sum(causes.values(), start=np.zeros(1))

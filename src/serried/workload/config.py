@@ -44,12 +44,12 @@ def read_model(name_or_path: str) -> Model:
 def model_of_config(config: Mapping[str, Any], *, name: str, file: str = "") -> Model:
     """The model that a Hugging Face config describes. Raises BadInput on an unsupported architecture or a bad key."""
     kind = config.get("model_type")
-    if kind not in ARCHITECTURES:
+    if not isinstance(kind, str) or kind not in ARCHITECTURES:
         near = nearest(str(kind), ARCHITECTURES)
         raise BadInput(file=file, field="model_type", value=kind,
                        expected=f"a supported architecture: {', '.join(sorted(ARCHITECTURES))}",
                        remedy=f"Nearest: {', '.join(near)}; none is guessed." if near else "None is guessed.")
-    architecture = ARCHITECTURES[str(kind)]
+    architecture = ARCHITECTURES[kind]
     inner = config
     if architecture.nested:
         nested = config.get(architecture.nested)

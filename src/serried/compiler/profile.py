@@ -23,8 +23,11 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from serried.catalogue.entry import DATA, Entry, fold, read_entry
+from serried.compiler.attention import AttentionBackwardParameters, AttentionParameters
+from serried.compiler.decode import DecodeParameters
 from serried.compiler.gemm import GemmParameters
 from serried.compiler.grouped_gemm import GroupedGemmParameters
+from serried.compiler.memory_bound import MemoryBoundParameters
 from serried.compiler.quantise import QuantiseParameters
 from serried.compiler.spec import KernelFit, KernelProfile
 from serried.errors import BadInput, nearest
@@ -37,6 +40,10 @@ FAMILIES: dict[str, type] = {
     "gemm": GemmParameters,
     "grouped_gemm": GroupedGemmParameters,
     "quantise": QuantiseParameters,
+    "attention": AttentionParameters,
+    "attention_backward": AttentionBackwardParameters,
+    "decode": DecodeParameters,
+    "memory_bound": MemoryBoundParameters,
 }
 
 _FACTS = {"chips", "chip_families", "spread", "spread_family", "library", "release", "source"}

@@ -28,7 +28,7 @@ from serried.catalogue.spec import STATUSES, Figure
 from serried.errors import BadInput, nearest
 from serried.units import parse_quantity
 
-__all__ = ["DATA", "Entry", "figure_of", "fold", "names_of", "read_entry", "read_toml"]
+__all__ = ["DATA", "Entry", "figure_of", "fold", "locate", "names_of", "read_entry", "read_toml"]
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 _SINGULAR = {"chips": "chip", "fabrics": "fabric", "fleets": "fleet", "models": "model", "stacks": "stack",
@@ -54,12 +54,12 @@ class Entry:
 def read_entry(kind: str, name_or_path: str, units: Mapping[str, str]) -> Entry:
     """The entry of `kind` ("chips", "fabrics", ...) called `name_or_path`, or the file at that path.
 
-    A name may carry an organisation before a slash; it is looked up with and without.
+    A model's name may carry an organisation before a slash; it is looked up with and without.
     units: base unit of each figure by its name; a dotted figure ("matrix_peak.bf16") is looked up by its family
     ("matrix_peak"). A figure that is not in `units` is refused, so that a misspelt one is not lost in silence.
     Raises BadInput with the nearest names when nothing is called so.
     """
-    path = _locate(kind, name_or_path)
+    path = locate(kind, name_or_path)
     raw = read_toml(path)
     known = {"schema", "name", "aliases", "facts", "figures"}
     expected_schema = f"serried/{_SINGULAR[kind]}/1"
@@ -135,10 +135,11 @@ def figure_of(name: str, table: Any, units: Mapping[str, str], path: Path) -> Fi
     return Figure(value=value, unit=unit, status=table["status"], source=table["source"], spread=spread)
 
 
-def _locate(kind: str, name_or_path: str) -> Path:
+def locate(kind: str, name_or_path: str) -> Path:
+    """The file of the entry called so, or the path itself; BadInput with the nearest names."""
     if name_or_path.endswith(".toml") or ("/" in name_or_path and _is_file(name_or_path)):
         return Path(name_or_path)
-    plain = name_or_path.rpartition("/")[2]
+    plain = _plain(kind, name_or_path)
     for name in (name_or_path, plain):
         canonical = DATA / kind / f"{name.casefold()}.toml"
         if fold(name) and "/" not in name and _is_file(str(canonical)):   # no other file needs to be read
@@ -151,6 +152,11 @@ def _locate(kind: str, name_or_path: str) -> Path:
     raise BadInput(field=_SINGULAR[kind], value=name_or_path, expected=f"one of the catalogue's {kind}",
                    remedy=(f"Nearest: {', '.join(near)}. " if near else "")
                    + f"`serried catalogue {kind}` lists them; a path to a file of the same form works too.")
+
+
+def _plain(kind: str, name: str) -> str:
+    """A model's name without its organisation; of other kinds a slash is part of the name."""
+    return name.rpartition("/")[2] if kind == "models" else name
 
 
 def _is_file(text: str) -> bool:
@@ -167,7 +173,7 @@ def _index(kind: str) -> dict[str, Path]:
     for path in sorted((DATA / kind).glob("*.toml")):
         raw = read_toml(path)
         for name in (path.stem, raw.get("name", path.stem), *_aliases(raw, path)):
-            for spelling in {fold(name), fold(name.rpartition("/")[2])} - {""}:
+            for spelling in {fold(name), fold(_plain(kind, name))} - {""}:
                 clash = found.setdefault(spelling, path)
                 assert clash == path, f"{name!r} names both {clash.name} and {path.name}"
     return found

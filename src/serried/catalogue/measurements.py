@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from serried.errors import BadInput, nearest
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["TABLES", "Column", "Table", "read_measurements", "recognise", "typed_columns"]
+__all__ = ["TABLES", "Column", "Table", "kernel_split", "read_measurements", "recognise", "typed_columns"]
 
 MEASUREMENTS = DATA / "measurements"
 _LEADER_ROWS = 2   # the header is row 1 of the file, the first case row 2
@@ -78,7 +79,7 @@ _PARTS = ("batch_size", "tp_size", "pp_size", "attention_dp_size", "moe_tp_size"
 
 _ALL = (
     Table(name="gemm", file="kernels/gemm.csv.gz", telling=("m", "n", "k", "dtype"), columns={
-        "chip": _NAME, "m": _SHAPE, "n": _SHAPE, "k": _SHAPE, "dtype": _NAME} | _LIBRARY_TIMES),
+        "chip": _NAME, "m": _SHAPE, "n": _SHAPE, "k": _SHAPE, "dtype": _NAME, "time_us": _optional(_TIME)} | _LIBRARY_TIMES),
     Table(name="attention_context", file="kernels/attention_context.csv.gz", columns=_ATTENTION,
           telling=("isl", "num_key_value_heads", "head_dim", "attn_dtype")),
     Table(name="attention_generation", file="kernels/attention_generation.csv.gz", columns=_ATTENTION,
@@ -148,6 +149,15 @@ def read_measurements(table: str, path: str | Path | None = None) -> pl.DataFram
     if path is None:
         return _shipped(table)
     return _strict(_read_text(Path(path)), spec, str(path))
+
+
+def kernel_split(key: str) -> Literal["calibrate", "validate"]:
+    """Which half of the kernel measurements a shape family belongs to; fits see the calibrate half only.
+
+    key: what is held out together, as text: "n,k" of a matrix product, the shape family of an attention. The half is
+    the parity of the key's CRC-32, so that it needs no list and is the same for everyone.
+    """
+    return "validate" if zlib.crc32(key.encode()) % 2 else "calibrate"
 
 
 def recognise(columns: Iterable[str], *, file: str = "") -> str:

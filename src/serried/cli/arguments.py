@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 
 from serried.errors import BadInput
+from serried.fabric import Pool, read_fleet
 from serried.workload import Model, Serving, Training
 
-__all__ = ["parse_job", "parse_pins", "parse_serving", "parse_training"]
+__all__ = ["one_pool", "parse_job", "parse_pins", "parse_serving", "parse_training"]
 
 _TRAIN = re.compile(r"^(\d+)x(\d+)$")
 _SERVE = re.compile(r"^(\d+)/(\d+)@(\d+)$")
@@ -55,3 +56,13 @@ def _numbers(pattern: re.Pattern[str], text: str, field: str, expected: str) -> 
     if not numbers or min(numbers) < 1 or max(numbers) > 10**9:
         raise BadInput(field=field, value=text, expected=expected, remedy="Use positive whole numbers.")
     return numbers
+
+
+def one_pool(text: str, field: str) -> Pool:
+    """The single pool of a fleet; BadInput for a fleet that mixes chips, since one job runs on equal chips."""
+    fleet = read_fleet(text)
+    if len(fleet.pools) != 1:
+        names = ", ".join(f"{pool.chip.name}:{pool.chip_count}" for pool in fleet.pools)
+        raise BadInput(field=field, value=text, expected="a fleet of equal chips for one job",
+                       remedy=f"Name one of its pools: {names}.")
+    return fleet.pools[0]

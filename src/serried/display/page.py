@@ -50,7 +50,7 @@ def _section(section: Section) -> str:
     if section.text:
         parts.append(f"<p>{_safe(section.text)}</p>")
     if section.bars:
-        parts.append(_waterfall(section.bars, section.unit))
+        parts.append(_waterfall(section.bars, section.unit, section.less_is_better))
     if section.spans:
         parts.append(_timeline(section.spans))
     if section.stacks:
@@ -60,7 +60,7 @@ def _section(section: Section) -> str:
     return "\n".join(parts)
 
 
-def _waterfall(bars: Sequence[Bar], unit: str) -> str:
+def _waterfall(bars: Sequence[Bar], unit: str, less_is_better: bool) -> str:
     left, right, row = 250, 770, 30
     levels, level = [], 0.0
     for bar in bars:
@@ -76,7 +76,7 @@ def _waterfall(bars: Sequence[Bar], unit: str) -> str:
     drawn = []
     for position, (bar, (start, end)) in enumerate(zip(bars, levels, strict=True)):
         y = 8 + position * row
-        colour = "level" if bar.kind == "level" else "gain" if bar.value >= 0 else "loss"
+        colour = "level" if bar.kind == "level" else "gain" if (bar.value < 0) == less_is_better else "loss"
         sign = "" if bar.kind == "level" else "+" if bar.value >= 0 else "−"
         interval = "" if bar.low is None or bar.high is None else f"  ({bar.low:,.3g} … {bar.high:,.3g})"
         width = max(1.5, across(max(start, end)) - across(min(start, end)))

@@ -49,6 +49,7 @@ class Section:
     text: str = ""
     bars: Sequence[Bar] = ()
     unit: str = ""
+    less_is_better: bool = False
     spans: Sequence[Span] = ()
     stacks: Sequence[Stack] = ()
     header: Sequence[str] = ()

@@ -12,7 +12,7 @@ from serried.display.spec import Bar, Stack
 
 __all__ = ["console", "stack_table", "table", "waterfall_table"]
 
-_WIDTH = 44
+_WIDTH = 32
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -20,24 +20,26 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, l
     """A plain table; the first `left` columns are words, the rest are figures set flush right."""
     made = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
     for position, name in enumerate(header):
-        made.add_column(name, justify="left" if position < left else "right", overflow="fold")
+        words = position < left or not name
+        made.add_column(name, justify="left" if words else "right", overflow="fold", no_wrap=name == "" and left > 1)
     for row in rows:
         made.add_row(*row)
     return made
 
 
-def waterfall_table(title: str, bars: Sequence[Bar], *, unit: str) -> Table:
-    """A waterfall from level to level: steps start where the last bar ended; minus goes left in another colour."""
+def waterfall_table(title: str, bars: Sequence[Bar], *, unit: str, less_is_better: bool = False) -> Table:
+    """A waterfall from level to level: steps start where the last bar ended; gains are green, losses red."""
     reach = max(_levels(bars), default=1.0) or 1.0
-    made = table(title, ("layer", "", unit, "80 % interval", ""), (), left=2)
+    made = table(title, ("layer", "", unit, "80 % interval", "what changes"), (), left=2)
+    made.columns[4].justify = "left"
     level = 0.0
     for bar in bars:
         start = 0.0 if bar.kind == "level" else level
         level = bar.value if bar.kind == "level" else level + bar.value
-        colour = "cyan" if bar.kind == "level" else "green" if bar.value >= 0 else "red"
+        colour = "cyan" if bar.kind == "level" else "green" if (bar.value < 0) == less_is_better else "red"
         drawn = Text(_segment(min(start, level) / reach, max(start, level) / reach), style=colour)
         sign = "" if bar.kind == "level" else "+" if bar.value >= 0 else "−"
-        shown = f"{sign}{abs(bar.value):,.4g}"
+        shown = f"{sign}{abs(bar.value):,.4g}" if bar.value or bar.kind == "level" else "0"
         interval = "" if bar.low is None or bar.high is None else f"{bar.low:,.3g} … {bar.high:,.3g}"
         made.add_row(Text(bar.label, style="bold" if bar.kind == "level" else ""), drawn, shown, interval, bar.note)
     return made

@@ -1,0 +1,81 @@
+"""`serried gap MODEL --fleet F --rival R`: how far, at which layer, what next; `--measured`: which layer is missing."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from serried.cli.arguments import one_pool, parse_job
+from serried.display.gap import gap_sections, headline, print_gap
+from serried.display.page import page, write_page
+from serried.display.plain import plain
+from serried.display.progress import progress_bar
+from serried.display.terminal import console
+from serried.fabric import Pool
+from serried.insight import Waterfall, gap_serving
+from serried.software import Stack, read_stack, stack_for
+from serried.workload import Serving, Training, read_model
+
+__all__ = ["command"]
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="a model of the catalogue, or a path to a config.json")],
+    fleet: Annotated[str, typer.Option(help="CHIP:COUNT, a fleet of the catalogue, or a fleet file")],
+    rival: Annotated[str, typer.Option(help="the same, for the other side")],
+    train: Annotated[str | None, typer.Option(help="SEQxGLOBAL_BATCH, in tokens x sequences")] = None,
+    serve: Annotated[str | None, typer.Option(help="INPUT/OUTPUT@CONCURRENCY, in tokens / tokens @ requests")] = None,
+    stack: Annotated[str | None, typer.Option(help="the fleet's software; default: the best known on its chip")] = None,
+    rival_stack: Annotated[str | None, typer.Option(help="the rival's software; the same default")] = None,
+    number_format: Annotated[str, typer.Option("--format", help="number format of the fleet's products")] = "bf16",
+    rival_number_format: Annotated[str | None, typer.Option("--rival-format", help="the rival's; or the same")] = None,
+    measured: Annotated[Path | None, typer.Option(help="your own points: which layers are missing?")] = None,
+    recalibrate: Annotated[Path | None, typer.Option(help="with --measured: write the stack found")] = None,
+    seed: Annotated[int, typer.Option(help="of the draws behind the intervals")] = 0,
+    html: Annotated[Path | None, typer.Option(help="write one self-contained page")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="an answer for programs")] = False,
+) -> None:
+    """Explain the gap between a fleet and a rival, layer by layer."""
+    job = parse_job(read_model(model), train, serve)
+    pools = one_pool(fleet, "--fleet"), one_pool(rival, "--rival")
+    kind = "training" if isinstance(job, Training) else "serving"
+    stacks = [_stack(name, pool, kind) for name, pool in zip((stack, rival_stack), pools, strict=True)]
+    if measured is not None:
+        from serried.cli.diagnose import diagnose_measured
+
+        diagnose_measured(measured, job, pools[0], stacks[0], recalibrate=recalibrate, as_json=as_json)
+        return
+    started_s = time.perf_counter()
+    with progress_bar("simulating every subset of layers", quiet=as_json):
+        answer = _gap(job, pools, stacks, (number_format, rival_number_format or number_format), seed)
+    wall_s = time.perf_counter() - started_s
+    if html is not None:
+        write_page(html, page(f"{answer.fleet.name} against {answer.rival.name}", f"{answer.job}. {headline(answer)}",
+                              gap_sections(answer), footer=f"serried gap, seed {seed}; intervals are 80 %."))
+    if as_json:
+        print(json.dumps({"schema": "serried/gap/1", **plain(answer),
+                          "timing": {"items": answer.evaluated, "unit": "layouts", "wall_s": wall_s}}))
+        return
+    screen = console()
+    print_gap(answer, screen)
+    if html is not None:
+        screen.print(f"page written: {html}", markup=False)
+
+
+def _gap(job: Training | Serving, pools: tuple[Pool, Pool], stacks: list[Stack], formats: tuple[str, str],
+         seed: int) -> Waterfall:
+    explain = {"stack": stacks[0], "rival_stack": stacks[1], "seed": seed}
+    if isinstance(job, Training):
+        from serried.insight import gap_training
+        return gap_training(job, *pools, number_format=formats[0], rival_number_format=formats[1], **explain)
+    return gap_serving(job, *pools, number_format=formats[0], rival_number_format=formats[1], **explain)
+
+
+def _stack(name: str | None, pool: Pool, kind: str) -> Stack:
+    if name is None:
+        return stack_for(pool.chip.family, "training" if kind == "training" else "serving")
+    return read_stack(name, pool.chip.family)

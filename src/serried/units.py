@@ -54,19 +54,19 @@ def _unit(text: str) -> tuple[str, float]:
     """Base unit and factor of a unit text; ("", 0) when it is not understood."""
     factor, names = 1.0, []
     for position, part in enumerate(text.split("/")):
-        name, size = _simple_unit(part.strip())
+        name, scale = _simple_unit(part.strip())
         if not name:
             return "", 0.0
         names.append(name)
-        factor = factor * size if position == 0 else factor / size
+        factor = factor * scale if position == 0 else factor / scale
     return "/".join(names), factor
 
 
 def _simple_unit(text: str) -> tuple[str, float]:
     for prefix in sorted(_PREFIX, key=len, reverse=True):
         if text.startswith(prefix) and text[len(prefix):] in _BASE:
-            name, size = _BASE[text[len(prefix):]]
-            return name, size * _PREFIX[prefix]
+            name, scale = _BASE[text[len(prefix):]]
+            return name, scale * _PREFIX[prefix]
     return "", 0.0
 
 

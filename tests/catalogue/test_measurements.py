@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serried.catalogue.measurements import TABLES, read_measurements, recognise, typed_columns
+from serried.catalogue.measurements import MEASUREMENTS, TABLES, file_of, read_measurements, recognise, typed_columns
 from serried.errors import BadInput
 
 GEMM = "chip,m,n,k,dtype,vllm_us\nmine,16,32,64,bfloat16,2.5\nmine,32,32,64,bfloat16,\n"
@@ -30,6 +30,12 @@ def test_shipped_tables_read_strictly_and_whole(table):
         assert frame[name].dtype == {"text": pl.String, "count": pl.Int64, "number": pl.Float64}[column.holds]
         if column.required:
             assert frame[name].null_count() == 0
+
+
+def test_the_index_names_every_table_and_every_file():
+    files = {file_of(table) for table in TABLES}
+    assert files == {path for path in MEASUREMENTS.rglob("*") if path.suffix in (".csv", ".gz")}
+    assert len(files) == len(TABLES)
 
 
 @pytest.mark.parametrize("name", ["cases.csv", "cases.csv.gz"])

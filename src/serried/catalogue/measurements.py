@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from serried.catalogue.entry import DATA
+from serried.catalogue.entry import DATA, read_toml
 from serried.errors import BadInput, nearest
 
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["TABLES", "Column", "Table", "kernel_split", "read_measurements", "recognise", "typed_columns"]
+__all__ = ["TABLES", "Column", "Table", "file_of", "kernel_split", "read_measurements", "recognise", "typed_columns"]
 
 MEASUREMENTS = DATA / "measurements"
 _LEADER_ROWS = 2   # the header is row 1 of the file, the first case row 2
@@ -46,10 +46,9 @@ class Column:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A kind of measurements: where the shipped file stands, its columns, and which of them tell it from others."""
+    """A kind of measurements: its columns, and which of them tell it from others."""
 
     name: str
-    file: str
     columns: Mapping[str, Column]
     telling: tuple[str, ...]
 
@@ -78,29 +77,30 @@ _DEGREES = ("tp", "pp", "dp", "cp", "ep", "vpp")
 _PARTS = ("batch_size", "tp_size", "pp_size", "attention_dp_size", "moe_tp_size", "moe_ep_size")
 
 _ALL = (
-    Table(name="gemm", file="kernels/gemm.csv.gz", telling=("m", "n", "k", "dtype"), columns={
-        "chip": _NAME, "m": _SHAPE, "n": _SHAPE, "k": _SHAPE, "dtype": _NAME, "time_us": _optional(_TIME)} | _LIBRARY_TIMES),
-    Table(name="attention_context", file="kernels/attention_context.csv.gz", columns=_ATTENTION,
+    Table(name="gemm", telling=("m", "n", "k", "dtype"), columns={
+        "chip": _NAME, "m": _SHAPE, "n": _SHAPE, "k": _SHAPE, "dtype": _NAME,
+        "time_us": _optional(_TIME)} | _LIBRARY_TIMES),
+    Table(name="attention_context", columns=_ATTENTION,
           telling=("isl", "num_key_value_heads", "head_dim", "attn_dtype")),
-    Table(name="attention_generation", file="kernels/attention_generation.csv.gz", columns=_ATTENTION,
+    Table(name="attention_generation", columns=_ATTENTION,
           telling=("isl", "num_key_value_heads", "head_dim", "attn_dtype")),
-    Table(name="mla", file="kernels/mla.csv.gz", telling=("op_name", "mla_dtype"), columns=_ENGINE | {
+    Table(name="mla", telling=("op_name", "mla_dtype"), columns=_ENGINE | {
         "op_name": _NAME, "mla_dtype": _NAME, "kv_cache_dtype": _NAME, "num_heads": _SHAPE, "batch_size": _SHAPE,
         "isl": _LENGTH, "tp_size": _SHAPE, "step": _LENGTH, "time_us": _TIME_REQUIRED}),
-    Table(name="moe", file="kernels/moe.csv.gz", telling=("moe_dtype", "num_tokens", "inter_size"), columns=_ENGINE | {
+    Table(name="moe", telling=("moe_dtype", "num_tokens", "inter_size"), columns=_ENGINE | {
         "moe_dtype": _NAME, "num_tokens": _SHAPE, "hidden_size": _SHAPE, "inter_size": _SHAPE, "topk": _SHAPE,
         "num_experts": _SHAPE, "moe_tp_size": _SHAPE, "moe_ep_size": _SHAPE, "distribution": _NAME,
         "time_us": _TIME_REQUIRED}),
-    Table(name="collectives_intra_node", file="network/collectives_intra_node.csv.gz",
+    Table(name="collectives_intra_node",
           telling=("op", "num_gpus", "message_elems_or_bytes"), columns={
               "system": _NAME, "lib": _TEXT, "ver": _TEXT, "op": _NAME, "dtype": _NAME, "num_gpus": _SHAPE,
               "message_elems_or_bytes": _SHAPE, "time_us": _TIME_REQUIRED, "file": _optional(_TEXT)}),
-    Table(name="collectives", file="network/collectives.csv",
+    Table(name="collectives",
           telling=("collective", "n_ranks", "message_bytes"), columns={
         "id": _TEXT, "source": _TEXT, "url": _optional(_TEXT), "system": _NAME, "collective": _NAME, "n_ranks": _SHAPE,
         "ranks_per_node": _COUNT, "message_bytes": _COUNT, "algbw_GBps": _RATE, "busbw_GBps": _RATE, "time_us": _TIME,
         "protocol_algorithm": _optional(_TEXT), "notes": _optional(_TEXT), "set": _optional(_TEXT)}),
-    Table(name="training", file="training/published.csv", telling=("seq_len", "global_batch", "metric_name"), columns={
+    Table(name="training", telling=("seq_len", "global_batch", "metric_name"), columns={
         "id": _NAME, "source": _TEXT, "url": _optional(_TEXT), "model": _TEXT, "n_layers": _COUNT, "hidden": _COUNT,
         "n_heads": _COUNT, "n_kv_heads": _COUNT, "head_dim": _COUNT, "ffn": _COUNT, "vocab": _COUNT,
         "gated_mlp": _FLAG, "n_experts": _COUNT, "top_k": _COUNT, "n_shared_experts": _COUNT, "moe_ffn": _COUNT,
@@ -111,20 +111,20 @@ _ALL = (
         "dtype": _TEXT, "framework": _TEXT, "metric_name": _NAME, "metric_value": _TEXT, "unit": _NAME,
         "peak_tflops_used_for_mfu": _optional(_RATE), "memory_gb_if_given": _optional(_RATE), "notes": _optional(_TEXT),
         "split": _optional(_TEXT)}),
-    Table(name="serving_points", file="serving/zhenwu_810e_measured.csv",
+    Table(name="serving_points",
           telling=("engine", "setting", "metric"), columns={
         "id": _NAME, "chip": _NAME, "n_chips": _SHAPE, "model": _NAME, "dtype": _NAME, "engine": _TEXT,
         "setting": _TEXT, "input_len": _COUNT, "output_len": _COUNT, "concurrency": _COUNT, "metric": _NAME,
         "value": Column(low=1e-9, high=1e12, required=True), "unit": _NAME, "source": _optional(_TEXT),
         "confidence": _optional(_TEXT)}),
-    Table(name="serving_engines", file="serving/inference_measured.csv",
+    Table(name="serving_engines",
           telling=("silicon_ttft_ms", "model_path"), columns={
         "id": _NAME, "silicon_data_source": _TEXT, "backend": _NAME, "backend_version": _TEXT, "model_path": _NAME,
         "system": _NAME, "precision": _TEXT, "mode": _NAME, "isl": _SHAPE, "osl": _SHAPE, "gemm_quant_mode": _TEXT,
         "moe_quant_mode": _TEXT} | dict.fromkeys(_PARTS, _COUNT)
         | {f"{role}_{part}": _COUNT for role in ("prefill", "decode") for part in (*_PARTS, "num_workers")}
         | {"silicon_ttft_ms": _TIME, "silicon_tpot_ms": _TIME}),
-    Table(name="serving_published", file="serving/published.csv",
+    Table(name="serving_published",
           telling=("throughput_tok_s_per_chip", "concurrency_or_batch"), columns={
               "id": _NAME, "source": _TEXT, "url": _optional(_TEXT), "model": _NAME, "chip": _NAME, "n_chips": _SHAPE,
               "tp": _COUNT, "pp": _COUNT, "ep": _COUNT, "dp": _COUNT, "dtype_weights": _TEXT, "dtype_kv": _TEXT,
@@ -158,6 +158,11 @@ def kernel_split(key: str) -> Literal["calibrate", "validate"]:
     the parity of the key's CRC-32, so that it needs no list and is the same for everyone.
     """
     return "validate" if zlib.crc32(key.encode()) % 2 else "calibrate"
+
+
+def file_of(table: str) -> Path:
+    """Where the shipped measurements of `table` stand; the index of the folder says so."""
+    return MEASUREMENTS / str(_files()[_table(table).name])
 
 
 def recognise(columns: Iterable[str], *, file: str = "") -> str:
@@ -205,10 +210,14 @@ def _table(name: str) -> Table:
 
 
 @functools.cache
+def _files() -> Mapping[str, object]:
+    return read_toml(MEASUREMENTS / "index.toml")
+
+
+@functools.cache
 def _shipped(table: str) -> pl.DataFrame:
-    spec = TABLES[table]
-    path = MEASUREMENTS / spec.file
-    return _strict(_read_text(path), spec, str(path))
+    path = file_of(table)
+    return _strict(_read_text(path), TABLES[table], str(path))
 
 
 def _read_text(path: Path) -> pl.DataFrame:

@@ -22,7 +22,8 @@ class SourceAssumption:
     """The assumptions of one source.
 
     match: text that url, source or framework of its rows contain ("" = any). reason: the physical argument.
-    fill: column to value where the column is blank; fsdp: likewise for rows that shard everything.
+    fill: column to value where the column is blank; fsdp: likewise for rows that shard everything. sequences,
+    recomputes: tokens and recompute by the beginning of the model's name, as the source's recipes have them.
     flop_count: how the source counts the FLOPs behind its TFLOP/s ("" = unknown, such rows are skipped).
     """
 
@@ -32,6 +33,7 @@ class SourceAssumption:
     fill: Mapping[str, str] = field(default_factory=dict)
     fsdp: Mapping[str, str] = field(default_factory=dict)
     sequences: Mapping[str, int] = field(default_factory=dict)
+    recomputes: Mapping[str, str] = field(default_factory=dict)
     dtype_of_chip: Mapping[str, str] = field(default_factory=dict)
     fabric_of_chip: Mapping[str, str] = field(default_factory=dict)
     recompute_choices: tuple[str, ...] = ("none", "selective", "mlp", "full")

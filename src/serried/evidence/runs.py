@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
+from serried.catalogue.entry import fold
 from serried.evidence.assumptions import Assumptions, SourceAssumption, source_of
 from serried.evidence.cells import Cells, Unusable
 from serried.evidence.run_metric import Metric, metric_of_row
@@ -20,6 +22,8 @@ __all__ = ["COLUMNS", "Run", "Skipped", "run_of_row"]
 
 #: Columns by which a training cases file is recognised.
 COLUMNS = ("id", "source", "model", "chip", "n_chips", "tp", "pp", "metric_name", "metric_value", "unit")
+
+Value = TypeVar("Value")
 
 _SHARDED_NOTE = re.compile(r"FSDP=(\d+)")
 _TOKENS_NOTE = re.compile(r"tokens(?: per |/)step\s*=\s*(\d+)")
@@ -104,17 +108,19 @@ def _fill(raw: Cells, source: SourceAssumption, assumptions: Assumptions) -> dic
     """Column to value for blanks: general habits, then the framework's, then the source's own."""
     framework = raw["framework"].casefold()
     sharded = any(name in framework for name in assumptions.fully_sharded)
-    fill = {"pp": "1", "cp": "1", "tp": "1", "zero_stage": "3" if sharded else "1",
+    fill = {"cp": "1", "zero_stage": "3" if sharded else "1",
             "sequence_parallel": "0" if any(name in framework for name in assumptions.no_sequence_parallel) else "1"}
-    if not source.match and not (raw["tp"] and raw["pp"]):
-        fill |= {} if sharded else {"tp": "", "pp": ""}
+    if sharded or raw["n_chips"] in ("1", raw["dp"]):
+        fill |= {"tp": "1", "pp": "1"}
     fill |= dict(source.fill)
+    if recompute := _of_model(source.recomputes, raw["model"]):
+        fill["recompute"] = recompute
     if source.dtype_of_chip.get(raw["chip"]):
         fill["dtype"] = source.dtype_of_chip[raw["chip"]]
     note = _SHARDED_NOTE.search(raw["notes"])
     if raw["zero_stage"] == "3" or (note and int(note[1]) > 1):
         fill |= {"zero_stage": "3"} | dict(source.fsdp)
-    if "layout" not in fill and "TP/PP/DP not given" in raw["notes"]:
+    if "TP/PP/DP not given" in raw["notes"]:
         fill |= {"tp": "", "pp": ""}
     return fill | {axis: str(degree) for axis, degree in _noted_degrees(raw["notes"]).items()}
 
@@ -129,11 +135,16 @@ def _sequence(cells: Cells, source: SourceAssumption) -> int:
     printed = cells.whole("seq_len", most=1e9)
     if printed is not None:
         return printed
-    name = "".join(letter for letter in cells["model"].casefold() if letter.isalnum())
-    known = next((length for start, length in source.sequences.items() if name.startswith(start)), None)
+    known = _of_model(source.sequences, cells["model"])
     if known is None:
         raise Unusable("seq_len is blank")
     return known
+
+
+def _of_model(table: Mapping[str, Value], model: str) -> Value | None:
+    """What a table by beginnings of model names says of this one."""
+    name = fold(model)
+    return next((value for start, value in table.items() if name.startswith(start)), None)
 
 
 def _degrees(cells: Cells, chips: int) -> dict[str, int]:

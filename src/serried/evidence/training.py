@@ -9,10 +9,11 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from serried.catalogue import names_of
 from serried.catalogue.entry import fold
@@ -21,17 +22,20 @@ from serried.errors import SerriedError
 from serried.evidence.assumptions import Assumptions, read_assumptions
 from serried.evidence.runs import COLUMNS, Run, Skipped, run_of_row
 from serried.evidence.spec import CaseResults
-from serried.fabric import Fabric, read_fabric
-from serried.planner import FORMATS, RECOMPUTE, SCHEDULES, Layouts, Machine, TrainingEstimate, estimate_training
+from serried.fabric import Fabric, collective_time_s, read_fabric
+from serried.planner.legality import refuse_illegal
+from serried.planner.memory import estimate_memory
+from serried.planner.spec import FORMATS, RECOMPUTE, SCHEDULES, Layouts, Machine, StepTable
+from serried.planner.step import assemble, concatenate_tables, kernel_table
 from serried.silicon import Chip, read_chip
-from serried.software import Stack, find_stack_name, stack_for
-from serried.workload import Floats, Training
+from serried.software import STACK_PARAMETERS, Stack, stack_for
+from serried.workload import Floats, Training, parameters
 
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["COLUMNS", "Prediction", "StackOf", "evaluate", "evaluate_with_memory", "layouts_of", "machine_of",
-           "predict_runs", "read_runs"]
+__all__ = ["COLUMNS", "Prediction", "Prepared", "StackOf", "evaluate", "evaluate_with_memory", "layouts_of",
+           "machine_of", "measured_times_s", "predict_runs", "prepare_runs", "read_runs"]
 
 #: The stack that a run is predicted with; the default takes the shipped one of its framework on its chip family.
 StackOf = Callable[[Run, Chip], Stack]
@@ -109,51 +113,134 @@ def _results(rows: Sequence[Run | Skipped], predictions: Sequence[Prediction]) -
 
 
 def predict_runs(runs: Sequence[Run], *, stack_of: StackOf | None = None) -> list[Prediction]:
-    """Predictions in the order of `runs`; those that share a job and a machine are estimated in one call."""
-    choose = stack_of or _shipped_stack
-    predictions: list[Prediction] = [Prediction()] * len(runs)
+    """Predictions in the order of `runs`."""
+    prepared = prepare_runs(runs, stack_of=stack_of)
+    time_s = prepared.times_s([machine.stack for machine in prepared.machines])
+    predictions = [Prediction(skipped=prepared.refused.get(position)) for position in range(len(runs))]
+    for row, position in enumerate(prepared.positions):
+        machine = prepared.machines[row]
+        usable = bool(np.isfinite(time_s[row]) and time_s[row] > 0)
+        predictions[position] = Prediction(
+            time_s=float(time_s[row]), memory_bytes=float(prepared.memory_bytes[row]), stack=machine.stack.name,
+            recompute=prepared.recompute[row], evidence_class=machine.profile.evidence_class,
+            stack_known=machine.stack.fitted_rows > 0, extra_spread=_extra_spread(machine),
+            skipped=None if usable else "the layout has no step time")
+    return predictions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """Runs as one table of what kernels and wires take, ready for any stack.
+
+    positions: of the rows among the runs that were asked. refused: why the others have none. machines, recompute,
+    memory_bytes: per row. quantity: what was measured, per row.
+    """
+
+    positions: Sequence[int]
+    machines: Sequence[Machine]
+    recompute: Sequence[str]
+    memory_bytes: Floats
+    quantity: NDArray[np.str_]
+    table: StepTable | None
+    refused: Mapping[int, str]
+
+    def times_s(self, stacks: Sequence[Stack]) -> Floats:
+        """The measured quantity of every row under a stack each."""
+        return self.times_under({name: np.array([stack[name] for stack in stacks]) for name in STACK_PARAMETERS})
+
+    def times_under(self, parameters: Mapping[str, Floats | float]) -> Floats:
+        """Likewise, under parameters that are numbers or columns over the rows."""
+        if self.table is None:
+            return np.empty(0)
+        step = assemble(self.table, parameters)
+        return np.select([self.quantity == "layer_forward", self.quantity == "layer_backward"],
+                         [step.stage_forward_s_KL[0], step.stage_backward_s_KL[0]], step.time_s)
+
+    def take(self, rows: Sequence[int]) -> Prepared:
+        """Some of the rows."""
+        assert self.table is not None, "there is something to take from"
+        index = np.array(rows, dtype=np.intp)
+        table = StepTable(**{column.name: getattr(self.table, column.name)[..., index] for column in fields(StepTable)})
+        return Prepared(positions=[self.positions[row] for row in rows], machines=[self.machines[row] for row in rows],
+                        recompute=[self.recompute[row] for row in rows], memory_bytes=self.memory_bytes[index],
+                        quantity=self.quantity[index], table=table, refused={})
+
+
+def prepare_runs(runs: Sequence[Run], *, stack_of: StackOf | None = None) -> Prepared:
+    """Tables of all runs; those that share a job and a machine are asked together."""
+    refused: dict[int, str] = {}
     groups: dict[tuple[object, ...], list[int]] = {}
     machines: dict[int, Machine] = {}
     for position, run in enumerate(runs):
         try:
-            machines[position] = machine_of(run, choose)
+            machine = machines[position] = machine_of(run, stack_of)
         except SerriedError as error:
-            predictions[position] = Prediction(skipped=str(error))
+            refused[position] = str(error)
             continue
-        machine = machines[position]
-        key = (run.job, machine.chip.name, machine.fabric.name, machine.stack.name, id(machine.stack), run.chip_count,
-               run.slices, run.metric.quantity)
+        key = (run.job, machine.chip.name, machine.fabric.name, machine.stack.name, run.chip_count, run.slices,
+               run.metric.quantity)
         groups.setdefault(key, []).append(position)
+    found: list[tuple[list[int], Machine, Sequence[str], Floats, StepTable]] = []
     for positions in groups.values():
-        chosen = [runs[position] for position in positions]
-        for position, said in zip(positions, _predict_group(chosen, machines[positions[0]]), strict=True):
-            predictions[position] = said
-    return predictions
+        try:
+            found.append(_prepare_group(positions, [runs[position] for position in positions], machines[positions[0]]))
+        except SerriedError as error:
+            if len(positions) == 1:
+                refused[positions[0]] = str(error)
+            else:
+                found += _prepare_apart(positions, runs, machines[positions[0]], refused)
+    order = [position for positions, *_ in found for position in positions]
+    return Prepared(
+        positions=order, machines=[machines[position] for position in order], refused=refused,
+        recompute=[choice for _, _, choices, _, _ in found for choice in choices],
+        memory_bytes=np.concatenate([memory for _, _, _, memory, _ in found] or [np.empty(0)]),
+        quantity=np.array([runs[position].metric.quantity for position in order], dtype=str),
+        table=concatenate_tables([table for *_, table in found]) if found else None)
 
 
-def _predict_group(runs: Sequence[Run], machine: Machine) -> list[Prediction]:
-    """Runs of one job on one machine. Every allowed recompute of a run is a layout; the least that fits is taken."""
+def _prepare_apart(positions: Sequence[int], runs: Sequence[Run], machine: Machine, refused: dict[int, str],
+                   ) -> list[tuple[list[int], Machine, Sequence[str], Floats, StepTable]]:
+    """One by one, so that a run that cannot exist does not take the others with it."""
+    found = []
+    for position in positions:
+        try:
+            found.append(_prepare_group([position], [runs[position]], machine))
+        except SerriedError as error:
+            refused[position] = str(error)
+    return found
+
+
+def _prepare_group(positions: list[int], runs: Sequence[Run], machine: Machine,
+                   ) -> tuple[list[int], Machine, Sequence[str], Floats, StepTable]:
+    """Every allowed recompute of a run is a layout; the least that fits is taken, the most where none does."""
+    job = _job_of_slice(runs[0])
     spans, layouts = layouts_of(runs)
-    try:
-        estimate = _estimate(runs[0].job, machine, layouts)
-    except SerriedError as error:
-        return [Prediction(skipped=str(error))] * len(runs)
-    return [_prediction(run, machine, estimate, span) for run, span in zip(runs, spans, strict=True)]
+    refuse_illegal(layouts, job, machine)
+    memory = estimate_memory(job, machine, layouts)
+    chosen = [next((row for row in span if memory.fits[row]), span[-1]) for span in spans]
+    table = kernel_table(job, machine, layouts.take(np.array(chosen, dtype=np.intp)))
+    choices = [run.recompute_choices[row - span[0]] for run, row, span in zip(runs, chosen, spans, strict=True)]
+    if runs[0].metric.quantity != "step":
+        count = table.count_KRL.copy()
+        count[:, -2:] = 0.0     # a layer alone: neither embedding nor head
+        table = replace(table, count_KRL=count)
+    return positions, machine, choices, memory.total_bytes[chosen], _with_slices(table, runs[0], machine)
 
 
-def _estimate(job: Training, machine: Machine, layouts: Layouts) -> TrainingEstimate:
-    return estimate_training(job, machine, layouts)
+def _job_of_slice(run: Run) -> Training:
+    """The job of one pod of a run whose pods each hold a whole copy."""
+    return replace(run.job, global_batch_sequences=run.job.global_batch_sequences // run.slices)
 
 
-def _prediction(run: Run, machine: Machine, estimate: TrainingEstimate, span: range) -> Prediction:
-    chosen = next((row for row in span if estimate.fits[row]), span[-1])
-    time_s = float(estimate.time_s[chosen])
-    common = {"memory_bytes": float(estimate.memory_bytes[chosen]), "stack": machine.stack.name,
-              "recompute": run.recompute_choices[chosen - span[0]], "evidence_class": machine.profile.evidence_class,
-              "stack_known": machine.stack.fitted_rows > 0, "extra_spread": _extra_spread(machine)}
-    if not np.isfinite(time_s) or time_s <= 0:
-        return Prediction(skipped="the layout has no step time", **common)  # type: ignore[arg-type]
-    return Prediction(time_s=time_s, **common)  # type: ignore[arg-type]
+def _with_slices(table: StepTable, run: Run, machine: Machine) -> StepTable:
+    """Pods that hold a copy each add up their gradients over the wires between pods, once a step."""
+    if run.slices == 1:
+        return table
+    gradient_bytes = 4.0 * parameters(run.model).total / machine.chip_count
+    between_s = collective_time_s("all_reduce", np.array([gradient_bytes]), np.array([float(run.slices)]),
+                                  np.array([float(machine.chip_count)]), fabric=machine.fabric)
+    return replace(table, once_reduce_s_L=table.once_reduce_s_L + between_s,
+                   node_doublings_L=table.node_doublings_L + np.log2(run.slices))
 
 
 def _extra_spread(machine: Machine) -> float:
@@ -225,8 +312,3 @@ def _chip(printed: str) -> Chip:
 def measured_times_s(runs: Sequence[Run]) -> Floats:
     """The measured quantity of every run as a time."""
     return np.array([run.metric.time_s for run in runs])
-
-
-def stack_names_of(runs: Sequence[Run]) -> Mapping[str, str]:
-    """Printed framework to the stack that predicts it ("population" where none is known)."""
-    return {run.framework: find_stack_name(run.framework, "training") or "population" for run in runs}

@@ -215,7 +215,7 @@ def _prepare_group(positions: list[int], runs: Sequence[Run], machine: Machine,
     """Every allowed recompute of a run is a layout; the least that fits is taken, the most where none does."""
     job = _job_of_slice(runs[0])
     spans, layouts = layouts_of(runs)
-    refuse_illegal(layouts, job, machine)
+    refuse_illegal(_with_equal_chunks(layouts), job, machine)
     memory = estimate_memory(job, machine, layouts)
     chosen = [next((row for row in span if memory.fits[row]), span[-1]) for span in spans]
     table = kernel_table(job, machine, layouts.take(np.array(chosen, dtype=np.intp)))
@@ -225,6 +225,12 @@ def _prepare_group(positions: list[int], runs: Sequence[Run], machine: Machine,
         count[:, -2:] = 0.0     # a layer alone: neither embedding nor head
         table = replace(table, count_KRL=count)
     return positions, machine, choices, memory.total_bytes[chosen], _with_slices(table, runs[0], machine)
+
+
+def _with_equal_chunks(layouts: Layouts) -> Layouts:
+    """For the law alone: a published run whose blocks do not divide into its chunks had a stage map of its own."""
+    return replace(layouts, virtual_stages=np.ones_like(layouts.virtual_stages),
+                   schedule=np.where(layouts.schedule == SCHEDULES.index("interleaved"), 0, layouts.schedule))
 
 
 def _job_of_slice(run: Run) -> Training:

@@ -6,7 +6,7 @@ Axes: L = layout, one entry per candidate. A layout is a row index.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,8 @@ from serried.silicon import Chip
 from serried.software import Stack
 from serried.workload import Floats
 
-__all__ = ["MEMORY_CAUSES", "RECOMPUTE", "SCHEDULES", "TIME_CAUSES", "Ints", "Layouts", "Machine", "TrainingEstimate"]
+__all__ = ["FORMATS", "MEMORY_CAUSES", "RECOMPUTE", "SCHEDULES", "STAGES", "TIME_CAUSES", "WORK", "Ints", "Layouts",
+           "Machine", "SearchResult", "StepTable", "StepTime", "TrainingEstimate"]
 
 Ints = NDArray[np.int64]
 
@@ -30,6 +31,13 @@ FORMATS = ("bf16", "fp16", "fp8", "fp8-block", "mxfp8", "nvfp4", "int8", "tf32",
 TIME_CAUSES = ("gemm", "attention", "memory_bound", "recompute", "tensor_exposed", "context_exposed", "expert_exposed",
                "pipeline_bubble", "pipeline_exposed", "data_exposed", "optimizer", "host", "jitter")
 MEMORY_CAUSES = ("weights", "gradients", "optimizer_states", "activations", "workspace", "communication")
+#: Kinds of pipeline stage that are told apart; with one stage everything stands on the first.
+STAGES = ("first", "middle", "last")
+#: What one pass through a piece of the model is made of, before any stack: seconds on the device with captured launches
+#: and the whole unfused traffic, or seconds on the wires, or eager launches. *_beside: traffic that usual software runs
+#: beside a kernel of the same piece.
+WORK = ("gemm", "attention", "fusible", "memory", "tensor", "tensor_beside", "context", "expert", "kernels",
+        "fusible_kernels")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,3 +108,74 @@ class TrainingEstimate:
     fits: NDArray[np.bool_]
     model_flop: float
     tokens: int
+    energy_j: Floats = field(default_factory=lambda: np.empty(0))
+    price_usd: Floats = field(default_factory=lambda: np.empty(0))
+    step: StepTime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepTable:
+    """All of a step that does not depend on the fitted parameters of a stack, as columns over L.
+
+    A piece (R) is one block of a run of equal blocks, the embedding, or the head; axes: R = piece, P = forward,
+    backward, recompute; C = WORK; K = STAGES.
+    work_RPCL: one micro-batch through one piece. weight_gemm_s_RL: the part of backward that is weight gradients.
+    gather_s_RL, reduce_s_RL: parameter gather (each of forward and backward) and gradient reduction of one piece for
+    every micro-batch, with states sharded so far; once_*_s_L: those of a whole stage, once a step.
+    count_KRL: pieces on a stage of each kind; total_RL: in the model. send_s_L: one boundary, one micro-batch.
+    stolen_L: share of the compute that traffic beside it takes away. node_doublings_L: log2 of the nodes.
+    """
+
+    work_RPCL: Floats
+    weight_gemm_s_RL: Floats
+    gather_s_RL: Floats
+    backward_gather_s_RL: Floats
+    reduce_s_RL: Floats
+    count_KRL: Floats
+    total_RL: Floats
+    once_reduce_s_L: Floats
+    once_gather_s_L: Floats
+    optimizer_s_L: Floats
+    send_s_L: Floats
+    pp_L: Floats
+    virtual_stages_L: Floats
+    micro_batches_L: Floats
+    schedule_L: Ints
+    overlap_data_L: Floats
+    overlap_tensor_L: Floats
+    overlap_pipeline_L: Floats
+    stolen_L: Floats
+    node_doublings_L: Floats
+
+    def __len__(self) -> int:
+        return len(self.pp_L)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepTime:
+    """Step time per layout: time_by_cause_s add up to time_s. stage_*_s_KL: one micro-batch through a stage of each
+    kind, 0 where a pipeline has no such stage; micro_batches_L per step and pipeline."""
+
+    time_s: Floats
+    time_by_cause_s: Mapping[str, Floats]
+    stage_forward_s_KL: Floats
+    stage_backward_s_KL: Floats
+    stage_weight_s_KL: Floats
+    micro_batches_L: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchResult:
+    """The best layouts of an exhaustive search, best first.
+
+    evaluated: legal layouts whose memory was evaluated (time too, where they fit). fitting: those that fit.
+    rejected: rule to how many candidates it refused where it first applied. wall_s: of the search alone.
+    """
+
+    layouts: Layouts
+    estimate: TrainingEstimate
+    evaluated: int
+    fitting: int
+    rejected: Mapping[str, int]
+    smallest_memory_bytes: float
+    wall_s: float

@@ -81,8 +81,8 @@ def perfect_stack() -> Stack:
     names = STACK_PARAMETERS
     return Stack(name="perfect", chip_family="*", parameters={name: spec.perfect for name, spec in names.items()},
                  spreads=dict.fromkeys(names, 0.0), status=dict.fromkeys(names, "assumed"), fitted_rows=0,
-                 facts={**STACK_FACTS, "captured": True, "overlap_tensor": True, "overlap_pipeline": True,
-                        "overlap_contention": 0.0}, source="definition")
+                 facts={**STACK_FACTS, "captured": True, "overlap_tensor": True, "overlap_pipeline": True},
+                 source="definition")
 
 
 def population_stack(chip_family: str, kind: StackKind = "training") -> Stack:

@@ -1,0 +1,175 @@
+"""What one pass through each piece of the model takes on one chip, before any stack.
+
+Axes: S = shape point, one entry per distinct (tp, cp, ep, expert_tp, micro_batch, sequence_parallel, number_format);
+R = piece, G = forward by what recompute can repeat (core, attention, mlp) and backward; C = WORK.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from serried.compiler import operator_kernel_count, operator_time_s, quantise_time_s
+from serried.fabric import collective_time_s
+from serried.planner.pieces import distinct_values, model_runs
+from serried.planner.spec import FORMATS, RECOMPUTE, WORK, Layouts, Machine
+from serried.workload import block_operators, embedding_operators, head_operators
+from serried.workload.operators import RECOMPUTED
+from serried.workload.spec import Attend, Elementwise, Exchange, Floats, Gemm, GroupedGemm, Operator, Shards, Training
+
+__all__ = ["KERNEL_KEYS", "KernelTimes", "kernel_times", "shards_of"]
+
+#: Columns of a layout that its kernels depend on.
+KERNEL_KEYS = ("tp", "cp", "ep", "expert_tp", "micro_batch", "sequence_parallel", "number_format")
+_INDEX = {name: position for position, name in enumerate(WORK)}
+#: Forward operators by the parts of a block that can be computed again; backward follows.
+_CORE, _ATTENTION, _MLP, _BACKWARD = range(4)
+_PARTS = {"selective": (_CORE,), "attention": (_CORE, _ATTENTION), "mlp": (_MLP,),
+          "full": (_CORE, _ATTENTION, _MLP), "none": ()}
+_WIDE_FORMATS = ("bf16", "fp16", "tf32", "fp32")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelTimes:
+    """work_RGCS: seconds (and launches) of one pass of one micro-batch; weight_gemm_s_RS: weight gradients in it."""
+
+    work_RGCS: Floats
+    weight_gemm_s_RS: Floats
+
+    def phases(self, recompute: int) -> Floats:
+        """Forward, backward and recompute under one choice of RECOMPUTE: [R, P, C, S]. Ends are never recomputed."""
+        forward = self.work_RGCS[:, :_BACKWARD].sum(axis=1)
+        again = self.work_RGCS[:, list(_PARTS[RECOMPUTE[recompute]])].sum(axis=1)
+        again[-2:] = 0.0
+        return np.stack([forward, self.work_RGCS[:, _BACKWARD], again], axis=1)
+
+
+def shards_of(job: Training, points: Layouts) -> Shards:
+    """How the layouts cut the model, and the tokens that one chip sees."""
+    tokens = np.full(len(points), float(job.sequence_tokens))
+    return Shards(sequences=points.micro_batch.astype(np.float64), query_tokens=tokens, context_tokens=tokens,
+                  tensor=points.tp.astype(np.float64), context=points.cp.astype(np.float64),
+                  expert=points.ep.astype(np.float64), expert_tensor=points.expert_tp.astype(np.float64),
+                  sequence_parallel=points.sequence_parallel.astype(bool))
+
+
+def kernel_times(job: Training, machine: Machine, points: Layouts) -> KernelTimes:
+    """Times of every piece at the shape points. Depends on the facts of the stack's recipe, never on its parameters."""
+    model, shards = job.model, shards_of(job, points)
+    fused = bool(machine.stack.facts.get("fused_attention", True))
+    runs = model_runs(model)
+    clock = _Clock(machine=machine, points=points, work=np.zeros((len(runs) + 2, 4, len(WORK), len(points))),
+                   weight_gemm=np.zeros((len(runs) + 2, len(points))))
+    for index, block in enumerate(runs):
+        forward = block_operators(model, block, shards, phase="forward", fused_attention=fused)
+        backward = block_operators(model, block, shards, phase="backward", fused_attention=fused)
+        clock.add_all(index, forward, forward=True)
+        clock.add_all(index, backward, forward=False)
+    clock.add_all(-2, embedding_operators(model, shards, phase="forward"), forward=True)
+    clock.add_all(-2, embedding_operators(model, shards, phase="backward"), forward=False)
+    clock.add_all(-1, head_operators(model, shards, phase="forward"), forward=True)
+    clock.add_all(-1, head_operators(model, shards, phase="backward"), forward=False)
+    if machine.stack.facts.get("captured", False):
+        clock.work[:, :, [_INDEX["kernels"], _INDEX["fusible_kernels"]]] = 0.0
+    return KernelTimes(work_RGCS=clock.work, weight_gemm_s_RS=clock.weight_gemm)
+
+
+def _part_of(name: str) -> int:
+    if name.startswith(RECOMPUTED["selective"]):
+        return _CORE
+    return _ATTENTION if name.startswith(RECOMPUTED["attention"]) else _MLP
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Clock:
+    """Adds operators to the columns of a piece."""
+
+    machine: Machine
+    points: Layouts
+    work: Floats
+    weight_gemm: Floats
+
+    def add_all(self, piece: int, operators: Iterable[Operator], *, forward: bool) -> None:
+        for operator in operators:
+            part = _part_of(operator.name) if forward else _BACKWARD
+            column = self.work[piece, part]
+            if isinstance(operator, Exchange):
+                self._exchange(operator, column)
+            else:
+                self._kernel(piece, operator, column, forward=forward)
+
+    def _kernel(self, piece: int, operator: Operator, column: Floats, *, forward: bool) -> None:
+        is_core = operator.name.startswith(RECOMPUTED["selective"])
+        time_s = self._time_s(operator)
+        launches = operator_kernel_count(operator)
+        if isinstance(operator, Elementwise):
+            fusible = operator.fusible and not is_core
+            column[_INDEX["attention" if is_core else "fusible" if fusible else "memory"]] += time_s
+            column[_INDEX["fusible_kernels" if fusible else "kernels"]] += launches
+            return
+        column[_INDEX["attention" if is_core or isinstance(operator, Attend) else "gemm"]] += time_s
+        column[_INDEX["kernels"]] += launches
+        if isinstance(operator, (Gemm, GroupedGemm)) and not is_core:
+            if operator.phase == "backward_weight":
+                self.weight_gemm[piece] += time_s
+            self._cast(operator, column, forward=forward)
+
+    def _time_s(self, operator: Operator) -> Floats:
+        """Seconds over S; each format is asked once, for distinct shapes only."""
+        found = np.zeros(len(self.points))
+        for code in np.unique(self.points.number_format):
+            chosen = np.flatnonzero(self.points.number_format == code)
+            found[chosen] = self._distinct_time_s(operator, chosen, FORMATS[int(code)])
+        return found
+
+    def _distinct_time_s(self, operator: Operator, chosen: np.ndarray, number_format: str) -> Floats:
+        names = _SHAPE[type(operator)]
+        count = len(self.points)
+        columns = [np.broadcast_to(np.asarray(getattr(operator, name), dtype=np.float64), count)[chosen]
+                   for name in names]
+        values, where = distinct_values(columns)
+        asked = replace(operator, **dict(zip(names, values, strict=True)))  # type: ignore[arg-type]
+        time_s = operator_time_s(asked, chip=self.machine.chip, profile=self.machine.profile,
+                                 number_format=number_format)
+        return np.asarray(np.broadcast_to(time_s, len(values[0]))[where])
+
+    def _cast(self, operator: Gemm | GroupedGemm, column: Floats, *, forward: bool) -> None:
+        """Low-precision operands are cast once: the input in forward, where the kernel before can do it, and the
+        gradient that enters the data product in backward."""
+        if getattr(operator, "high_precision", False) or operator.phase == "backward_weight":
+            return
+        rows = operator.rows if isinstance(operator, GroupedGemm) else operator.m
+        for code in np.unique(self.points.number_format):
+            name = FORMATS[int(code)]
+            if name in _WIDE_FORMATS:
+                continue
+            chosen = self.points.number_format == code
+            time_s = np.broadcast_to(quantise_time_s(
+                rows, operator.k, chip=self.machine.chip, number_format=name,
+                parameters=self.machine.profile.parameters("quantise", name)), len(chosen))
+            column[_INDEX["fusible" if forward else "memory"], chosen] += time_s[chosen]
+            column[_INDEX["fusible_kernels" if forward else "kernels"], chosen] += 1.0
+
+    def _exchange(self, operator: Exchange, column: Floats) -> None:
+        points = self.points
+        degree, stride = {
+            "tensor": (points.tp, np.ones_like(points.tp)), "context": (points.cp, points.tp),
+            "expert": (points.ep, points.expert_tp)}[operator.axis]
+        payload = np.broadcast_to(operator.payload_bytes, len(points))
+        asked = [payload, np.asarray(degree, dtype=np.float64), np.asarray(stride, dtype=np.float64)]
+        (payloads, degrees, strides), where = distinct_values(asked)
+        time_s = collective_time_s(operator.operation, payloads, degrees, strides, fabric=self.machine.fabric)[where]
+        moves = (degree > 1) & (payload > 0)
+        name = "tensor_beside" if operator.axis == "tensor" and operator.beside else operator.axis
+        column[_INDEX[name]] += np.where(moves, time_s, 0.0)
+        column[_INDEX["kernels"]] += np.where(moves, operator_kernel_count(operator), 0.0)
+
+
+#: Fields of an operator that are arrays over S.
+_SHAPE: dict[type, tuple[str, ...]] = {
+    Gemm: ("m", "n", "k", "batch"), GroupedGemm: ("groups", "rows", "n", "k"),
+    Attend: ("sequences", "query_tokens", "context_tokens", "heads", "kv_heads"),
+    Elementwise: ("read_bytes", "write_bytes"),
+}

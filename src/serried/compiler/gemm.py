@@ -20,7 +20,7 @@ from serried.compiler.spec import parameter
 from serried.silicon.spec import Chip
 from serried.workload.spec import Floats
 
-__all__ = ["ELEMENT_BYTES", "ENGINE_FORMAT", "GemmParameters", "gemm_time_s"]
+__all__ = ["ELEMENT_BYTES", "ENGINE_FORMAT", "MEASURED_FORMATS", "GemmParameters", "gemm_time_s"]
 
 #: Recipe to the format of the matrix engine that runs it.
 ENGINE_FORMAT = {"bf16": "bf16", "fp16": "fp16", "fp8": "fp8", "fp8-block": "fp8", "mxfp8": "fp8", "nvfp4": "fp4",
@@ -28,6 +28,11 @@ ENGINE_FORMAT = {"bf16": "bf16", "fp16": "fp16", "fp8": "fp8", "fp8-block": "fp8
 #: Recipe to bytes of one element of an operand, its scales included.
 ELEMENT_BYTES = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "fp8-block": 1.0 + 4 / 128, "mxfp8": 1.0 + 1 / 32,
                  "nvfp4": 0.5 + 1 / 16, "int8": 1.0, "tf32": 4.0, "fp32": 4.0}
+_ENGINE_BYTES = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "fp4": 0.5, "int8": 1.0, "tf32": 4.0, "fp32": 4.0}
+#: How measurement files name the recipes.
+MEASURED_FORMATS = {"bfloat16": "bf16", "bf16": "bf16", "float16": "fp16", "fp16": "fp16", "fp8": "fp8",
+                    "fp8_block": "fp8-block", "fp8-block": "fp8-block", "mxfp8": "mxfp8", "nvfp4": "nvfp4",
+                    "sq": "int8", "int8": "int8", "tf32": "tf32", "fp32": "fp32"}
 _OUTPUT_BYTES = 2.0    # C is written in bf16
 _PARTIAL_BYTES = 4.0   # a slice of k leaves its sum in fp32
 _LEAST_STEPS = 4.0     # a slice shorter than this is all ramp and no walk
@@ -119,7 +124,8 @@ def gemm_time_s(m: Floats, n: Floats, k: Floats, *, chip: Chip, parameters: Gemm
     for start in range(0, len(time_s_S), rows):
         part = slice(start, start + rows)
         shape = _Shape(m=flat[0][part], n=flat[1][part], k=flat[2][part], batch=flat[3][part],
-                       element_bytes=element_bytes, weight_bytes=weight_bytes)
+                       engine_bytes=_ENGINE_BYTES[ENGINE_FORMAT[number_format]], element_bytes=element_bytes,
+                       weight_bytes=weight_bytes)
         time_s_S[part] = _best_tile_s(shape, engine, parameters)
     return time_s_S.reshape(m.shape)
 
@@ -135,12 +141,13 @@ def engine_of(chip: Chip, parameters: GemmParameters, engine_format: str) -> _En
 
 
 class _Shape(NamedTuple):
-    """Products as columns over S, and how wide their operands are stored."""
+    """Products as columns over S; how wide an operand is in the engine, A with its scales, and B as it is stored."""
 
     m: Floats
     n: Floats
     k: Floats
     batch: Floats
+    engine_bytes: float
     element_bytes: float
     weight_bytes: float
 
@@ -149,7 +156,7 @@ def _best_tile_s(shape: _Shape, engine: _Engine, p: GemmParameters) -> Floats:
     """The best tile, without slices of k or with as many as fill the cores; seconds over S."""
     m, n, k, batch = (column[:, None] for column in shape[:4])
     tile_m, tile_n = (np.array(side, dtype=np.float64) for side in zip(*p.tiles, strict=True))
-    k_step = p.k_step_bytes / shape.element_bytes
+    k_step = p.k_step_bytes / shape.engine_bytes
     steps = np.ceil(k / k_step)
     grid_ST = batch * np.ceil(m / tile_m) * np.ceil(n / tile_n)
     resident_T = np.clip(np.floor(p.resident_tile_elements / (tile_m * tile_n)), 1.0, 4.0)

@@ -39,6 +39,7 @@ class KernelFit:
 
     library, release: whose kernels. rows: calibrate rows behind the fit. median_error, p90_error: |ln| residuals on
     those rows, as fractions (validate errors are what `serried evidence` recomputes). source: who measured.
+    casts: variant of the `quantise` family whose time the measured rows contain, "" = none.
     """
 
     library: str = ""
@@ -47,6 +48,7 @@ class KernelFit:
     median_error: float = 0.0
     p90_error: float = 0.0
     source: str = ""
+    casts: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,12 @@ class KernelProfile:
         raise BadInput(file=self.file, field=f"{family}.{variant}", value=None,
                        expected=f"parameters of {family} kernels for {variant}",
                        remedy=f"Known: {', '.join(variants) or 'none'}. Calibrate the profile with measurements of it.")
+
+    def fit(self, family: str, variant: str) -> KernelFit:
+        """Where `parameters(family, variant)` come from."""
+        variants = self.families.get(family, {})
+        name = next((name for name in (variant, *FORMAT_STAND_INS.get(variant, ())) if name in variants), variant)
+        return self.fits.get(family, {}).get(name, KernelFit())
 
     def with_class(self, evidence_class: str, spread: float) -> KernelProfile:
         """The same parameters, speaking for a chip that is further from what was measured."""

@@ -34,7 +34,14 @@ SINKS: dict[str, Any] = {
     "model_type": "gpt_oss", "hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 8,
     "num_key_value_heads": 2, "head_dim": 32, "intermediate_size": 96, "num_local_experts": 8,
     "num_experts_per_tok": 2, "sliding_window": 16, "vocab_size": 1024}
-EVERY = {"gpt": GPT, "llama": LLAMA, "mixture": MIXTURE, "latent": LATENT, "hybrid": HYBRID, "sinks": SINKS}
+LETTERS: dict[str, Any] = {
+    "model_type": "nemotron_h", "hidden_size": 128, "num_hidden_layers": 6, "hybrid_override_pattern": "M-M*ME",
+    "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 32, "intermediate_size": 256,
+    "mamba_num_heads": 8, "mamba_head_dim": 16, "ssm_state_size": 32, "n_groups": 2, "conv_kernel": 4,
+    "n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 64,
+    "moe_shared_expert_intermediate_size": 96, "moe_latent_size": 64, "vocab_size": 1024}
+EVERY = {"letters": LETTERS, "gpt": GPT, "llama": LLAMA, "mixture": MIXTURE, "latent": LATENT, "hybrid": HYBRID,
+         "sinks": SINKS}
 
 
 def model(config: dict[str, Any], **changes: Any) -> Model:

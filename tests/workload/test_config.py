@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from serried.errors import BadInput, SerriedError
 from serried.workload import ARCHITECTURES, model_of_config, model_of_dimensions, parameters, read_model, with_layers
-from tests.workload.models import EVERY, GPT, HYBRID, LATENT, LLAMA, MIXTURE, SINKS, model
+from tests.workload.models import EVERY, GPT, HYBRID, LATENT, LETTERS, LLAMA, MIXTURE, SINKS, model
 
 
 def test_a_config_is_read_from_a_file_and_from_its_folder(tmp_path: Path) -> None:
@@ -92,10 +92,36 @@ def test_interleaved_kinds_are_runs_of_their_counts() -> None:
 def test_a_sliding_window_is_read_only_where_it_is_switched_on() -> None:
     base = LLAMA | {"model_type": "qwen2", "sliding_window": 256}
     off = model(base, use_sliding_window=False)
+    silent = model(base)
     on = model(base, use_sliding_window=True, max_window_layers=3)
-    assert [block.attention.window_tokens for block in off.blocks if block.attention] == [0]
+    for built in (off, silent):
+        assert [block.attention.window_tokens for block in built.blocks if block.attention] == [0]
     windows = [(block.count, block.attention.window_tokens) for block in on.blocks if block.attention]
     assert windows == [(3, 0), (1, 256)]
+
+
+def test_a_pattern_of_letters_has_blocks_of_one_part() -> None:
+    blocks = model(LETTERS).blocks
+    assert [block.count for block in blocks] == [3, 1, 1, 1]
+    mixer, dense, full, mixture = blocks
+    assert mixer.attention is not None
+    assert (mixer.attention.kind, mixer.attention.state_space, mixer.mlp) == ("linear", True, None)
+    assert dense.attention is None
+    assert full.mlp is None
+    assert mixture.mlp is not None
+    assert (mixture.mlp.experts, mixture.mlp.shared_width, mixture.mlp.latent_width) == (8, 96, 64)
+    with pytest.raises(BadInput, match="hybrid_override_pattern"):
+        model(LETTERS, hybrid_override_pattern="MXM*ME")
+
+
+def test_positions_are_learned_unless_something_takes_their_place() -> None:
+    mpt = {"model_type": "mpt", "d_model": 64, "n_layers": 2, "n_heads": 4, "max_seq_len": 256, "vocab_size": 512}
+    assert model(mpt).learned_positions == 256
+    assert model(mpt, attn_config={"alibi": True}).learned_positions == 0
+    assert model(mpt, learned_pos_emb=False).learned_positions == 0
+    spec = model(mpt).blocks[0].attention
+    assert spec is not None
+    assert not spec.rotary
 
 
 def test_a_nested_config_needs_its_inner_table() -> None:

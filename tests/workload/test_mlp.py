@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from serried.workload import Elementwise, Exchange, Gemm, GroupedGemm, block_operators
-from tests.workload.models import LATENT, MIXTURE, model, shards
+from tests.workload.models import LATENT, LETTERS, MIXTURE, model, shards
 
 
 def operators_of(config: dict[str, Any], phase: Any = "forward", **cut: Any) -> dict[str, Any]:
@@ -67,3 +67,16 @@ def test_every_token_passes_the_shared_expert() -> None:
     up = found["moe.shared.up"]
     assert (up.m, up.n, up.k) == (2 * 64, 2 * 64 / 2, 256)
     assert found["moe.shared_gather"].payload_bytes == pytest.approx(2 * 64 * 256 * 2)
+
+
+def test_experts_of_a_narrower_width_work_between_two_projections() -> None:
+    found = operators_of(LETTERS, expert=4.0)
+    assert (found["moe.latent_down"].n, found["moe.latent_up"].n) == (64, 128)
+    assert (found["moe.expert_up"].n, found["moe.expert_up"].k) == (64, 64)
+    assert found["moe.dispatch"].payload_bytes == 2 * 64 * 2 * 64 * 2
+
+
+def test_every_rank_of_a_replicated_batch_scores_every_token() -> None:
+    found = operators_of(MIXTURE, tensor=8.0, expert=8.0, expert_tensor=1.0, sequences=1.0, tokens=1.0)
+    assert found["moe.router"].m == 1
+    assert found["moe.expert_up"].rows == 1 * 4 / 8

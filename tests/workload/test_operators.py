@@ -17,6 +17,7 @@ from serried.workload import (
     block_operators,
     operator_flop,
     parameters,
+    prediction_operators,
     recomputed_operators,
 )
 from tests.workload.models import EVERY, GPT, HYBRID, LATENT, LLAMA, MIXTURE, model, shards
@@ -78,31 +79,42 @@ def test_chips_share_the_work_and_none_is_lost(name: str, cut: dict[str, Any]) -
             assert share * ranks == pytest.approx(whole)
 
 
+def vectors(built: Model, row: int) -> float:
+    """Parameters of a block that no product reads: norms, biases, convolutions, decays."""
+    block, found = built.blocks[row], float(parameters(built).norms_B[row])
+    spec, mlp = block.attention, block.mlp
+    if spec is not None and spec.qkv_bias:
+        found += (spec.heads + 2 * spec.kv_heads) * spec.head_dim + built.hidden + (spec.heads if spec.sinks else 0)
+    if spec is not None and spec.qk_norm and spec.kind == "full":
+        found += 2 * spec.head_dim
+    if spec is not None and spec.kind == "mla":
+        found += spec.query_rank + spec.kv_rank
+    if spec is not None and spec.kind == "linear":
+        values = spec.state_value_heads * spec.state_value_dim
+        mixed = 2 * spec.state_key_heads * spec.state_key_dim + values
+        found += mixed * 5 + 3 * spec.state_value_heads + values if spec.state_space else \
+            mixed * 4 + 2 * spec.state_value_heads + spec.state_value_dim
+    if mlp is not None and mlp.bias:
+        found += (mlp.width * (2 if mlp.gated else 1) + built.hidden) * max(mlp.experts, 1)
+        found += mlp.experts if mlp.router_bias else 0
+    return found
+
+
+@pytest.mark.parametrize("decode", [False, True])
 @pytest.mark.parametrize("name", EVERY)
-def test_products_read_the_parameters_that_are_counted(name: str) -> None:
+def test_products_read_the_parameters_that_are_counted(name: str, decode: bool) -> None:
     built = model(EVERY[name])
-    count = parameters(built)
-    for row, block in enumerate(built.blocks):
-        spec, mlp = block.attention, block.mlp
-        assert spec is not None
-        assert mlp is not None
-        left_out = count.norms_B[row]
-        if spec.qkv_bias:
-            left_out += (spec.heads + 2 * spec.kv_heads) * spec.head_dim + built.hidden + (
-                spec.heads if spec.sinks else 0)
-        if spec.qk_norm and spec.kind == "full":
-            left_out += 2 * spec.head_dim
-        if spec.kind == "mla":
-            left_out += spec.query_rank + spec.kv_rank
-        if spec.kind == "linear":      # convolution, decay and its bias, norm
-            left_out += (2 * 4 * 32 + 8 * 32) * 4 + 2 * 8 + 32
-        if mlp.bias:
-            one = mlp.width * (2 if mlp.gated else 1) + built.hidden
-            left_out += one * max(mlp.experts, 1) + (mlp.experts if mlp.router_bias else 0)
-        operators = block_operators(built, block, shards(), phase="forward")
-        assert matrix_elements(operators) == pytest.approx(count.block_B[row] - left_out)
-        decoded = block_operators(built, block, shards(tokens=1, context_tokens=99), phase="forward", decode=True)
-        assert matrix_elements(decoded) == pytest.approx(count.block_B[row] - left_out)
+    cut = shards(tokens=1, context_tokens=99) if decode else shards()
+    for row, (block, whole) in enumerate(zip(built.blocks, parameters(built).block_B, strict=True)):
+        operators = block_operators(built, block, cut, phase="forward", decode=decode)
+        assert matrix_elements(operators) == pytest.approx(whole - vectors(built, row))
+
+
+def test_a_prediction_block_reads_the_parameters_that_are_counted() -> None:
+    built = model(LATENT)
+    operators = prediction_operators(built, shards(), phase="forward")
+    left_out = vectors(built, 1) + 3 * built.hidden
+    assert matrix_elements(operators) == pytest.approx(parameters(built).prediction - left_out)
 
 
 def test_columns_say_what_single_shapes_say() -> None:

@@ -10,7 +10,7 @@ from serried.workload.config import model_of_config, model_of_dimensions, read_m
 from serried.workload.flops import attend_flop, forward_flop_per_token, model_flop, operator_flop
 from serried.workload.head import embedding_operators, head_operators, head_workspace_bytes
 from serried.workload.memory import KeptTensor, activation_bytes, cache_bytes, kept_tensors, kv_bytes_per_token
-from serried.workload.operators import RECOMPUTED, block_operators, recomputed_operators
+from serried.workload.operators import RECOMPUTED, block_operators, prediction_operators, recomputed_operators
 from serried.workload.optimizer import accumulation_operators, optimizer_operators
 from serried.workload.parameters import ChipParameters, Parameters, chip_parameters, parameters
 from serried.workload.spec import (
@@ -39,5 +39,5 @@ __all__ = [
     "attend_flop", "block_operators", "cache_bytes", "causal_pairs", "chip_parameters", "embedding_operators",
     "forward_flop_per_token", "head_operators", "head_workspace_bytes", "kept_tensors", "kv_bytes_per_token",
     "model_flop", "model_of_config", "model_of_dimensions", "operator_flop", "optimizer_operators", "parameters",
-    "read_model", "recomputed_operators", "with_layers",
+    "prediction_operators", "read_model", "recomputed_operators", "with_layers",
 ]

@@ -41,7 +41,10 @@ class Architecture:
     period_of: what the layers are that are not every `period`-th: "window", "chunk", "linear" ("" = all alike).
     bias: which matrices always have one: any of "qkv", "output", "mlp", "router"; `attention_bias`, `mlp_bias` as keys
     add to it when the family reads them.
-    positions: "rotary", "learned" or "none"; learned positions have `positions` + `position_offset` rows.
+    positions: learned positions have `positions` + `position_offset` rows; "switched": learned unless linear biases,
+    rotary positions or their absence are switched on in `attn_config`.
+    windowed: "always" where `window` is given, "switched" only with `use_sliding_window`.
+    letters: what each letter of the layer pattern `hybrid_override_pattern` stands for, (attention, mlp).
     """
 
     nested: str = ""
@@ -58,15 +61,15 @@ class Architecture:
     shared_gate: bool = False
     norms: int = 2
     norm_bias: bool = False
-    positions: Literal["rotary", "learned", "none"] = "rotary"
+    positions: Literal["rotary", "learned", "none", "switched"] = "rotary"
     position_offset: int = 0
-    embedding_norm: bool = False
     period_of: Literal["", "window", "chunk", "linear"] = ""
-    windowed: bool = False
+    windowed: Literal["", "always", "switched"] = ""
+    letters: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 _LLAMA = Architecture(bias_keys=("attention_bias", "mlp_bias"), defaults={"tied": False})
-_MISTRAL = Architecture(windowed=True, defaults={"tied": False})
+_MISTRAL = Architecture(windowed="always", defaults={"tied": False})
 _QWEN2_MOE = {"tied": False, "expert_step": 1, "shared_width": 0}
 _HYBRID = Architecture(
     mlp="moe", qk_norm=True, output_gate=True, shared_gate=True, period_of="linear", bias_keys=("attention_bias",),
@@ -94,13 +97,13 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "granite": _LLAMA,
     "seed_oss": Architecture(bias=("qkv",), defaults={"tied": False}),
     "mistral": _MISTRAL,
-    "mixtral": Architecture(mlp="moe", windowed=True, defaults={"tied": False},
+    "mixtral": Architecture(mlp="moe", windowed="always", defaults={"tied": False},
                             keys={"experts": "num_local_experts", "expert_width": "intermediate_size"}),
-    "mistral3": Architecture(nested="text_config", windowed=True, defaults={"tied": False}),
-    "qwen2": Architecture(bias=("qkv",), windowed=True, defaults={"tied": False}),
-    "qwen2_moe": Architecture(mlp="moe", bias=("qkv",), shared_gate=True, windowed=True, defaults=_QWEN2_MOE),
-    "qwen3": Architecture(qk_norm=True, windowed=True, bias_keys=("attention_bias",), defaults={"tied": False}),
-    "qwen3_moe": Architecture(mlp="moe", qk_norm=True, windowed=True, bias_keys=("attention_bias",),
+    "mistral3": Architecture(nested="text_config", windowed="always", defaults={"tied": False}),
+    "qwen2": Architecture(bias=("qkv",), windowed="switched", defaults={"tied": False}),
+    "qwen2_moe": Architecture(mlp="moe", bias=("qkv",), shared_gate=True, windowed="switched", defaults=_QWEN2_MOE),
+    "qwen3": Architecture(qk_norm=True, windowed="switched", bias_keys=("attention_bias",), defaults={"tied": False}),
+    "qwen3_moe": Architecture(mlp="moe", qk_norm=True, windowed="switched", bias_keys=("attention_bias",),
                               defaults={"tied": False, "expert_step": 1}),
     "qwen3_vl_moe": Architecture(nested="text_config", mlp="moe", qk_norm=True, bias_keys=("attention_bias",),
                                  defaults={"tied": False, "expert_step": 1}),
@@ -129,7 +132,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "llama4": Architecture(nested="text_config", mlp="moe", period_of="chunk", bias_keys=("attention_bias",),
                            keys=_LLAMA4.keys, defaults=_LLAMA4.defaults),
     "mpt": Architecture(
-        gated=False, positions="none", defaults={"tied": True, "expansion": 4},
+        gated=False, positions="switched", defaults={"tied": True, "expansion": 4},
         keys={"layers": "n_layers", "hidden": "d_model", "heads": "n_heads", "kv_heads": "attn_config.kv_n_heads",
               "positions": "max_seq_len", "width": "ffn_hidden_size", "expansion": "expansion_ratio"}),
     "gpt2": Architecture(gated=False, bias=_BIASED, norm_bias=True, positions="learned", keys=_GPT2_KEYS,
@@ -137,13 +140,21 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "gpt_neox": Architecture(gated=False, bias=_BIASED, norm_bias=True, defaults={"tied": False}),
     "opt": Architecture(gated=False, bias=_BIASED, norm_bias=True, positions="learned", position_offset=2,
                         keys={"width": "ffn_dim"}, defaults={"tied": True}),
-    "bloom": Architecture(gated=False, bias=_BIASED, norm_bias=True, positions="none", embedding_norm=True,
+    "bloom": Architecture(gated=False, bias=_BIASED, norm_bias=True, positions="none",
                           keys={"layers": "n_layer", "heads": "n_head", "positions": "seq_length"},
                           defaults={"tied": True, "expansion": 4}),
-    "starcoder2": Architecture(gated=False, bias=_BIASED, norm_bias=True, windowed=True, defaults={"tied": True}),
+    "starcoder2": Architecture(gated=False, bias=_BIASED, norm_bias=True, windowed="always", defaults={"tied": True}),
     "nemotron": Architecture(gated=False, norm_bias=True, bias_keys=("attention_bias", "mlp_bias"),
                              defaults={"tied": False}),
-    "phi3": Architecture(windowed=True, defaults={"tied": False}),
+    "nemotron_h": Architecture(
+        mlp="moe", gated=False, positions="none", norms=1, bias_keys=("attention_bias", "mlp_bias"),
+        letters={"M": ("linear", ""), "*": ("full", ""), "-": ("", "dense"), "E": ("", "moe")},
+        keys={"experts": "n_routed_experts", "shared_width": "moe_shared_expert_intermediate_size",
+              "state_key_heads": "n_groups", "state_value_heads": "mamba_num_heads", "state_key_dim": "ssm_state_size",
+              "state_value_dim": "mamba_head_dim", "conv_width": "conv_kernel", "latent_width": "moe_latent_size",
+              "shared_experts": "n_shared_experts_of_expert_width"},
+        defaults={"tied": False, "shared_width": 0, "latent_width": 0, "conv_width": 4}),
+    "phi3": Architecture(windowed="always", defaults={"tied": False}),
     "glm4_moe": Architecture(
         mlp="moe", bias_keys=("attention_bias",),
         keys={"experts": "n_routed_experts", "qk_norm": "use_qk_norm"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -126,19 +126,15 @@ def _model(keys: _Keys, name: str, file: str) -> Model:
     if layer_count > 10_000:
         raise keys.refusal("layers", layer_count, "at most 10,000 layers")
     attentions = _attention_by_kind(keys, hidden)
-    kinds = _attention_kinds(keys, layer_count)
-    sparse = _sparse_layers(keys, layer_count)
-    dense = _dense_mlp(keys, hidden) if len(sparse) < layer_count else None
-    expert = _expert_mlp(keys) if sparse else None
-    runs: dict[tuple[str, bool], int] = {}
-    for layer, kind in enumerate(kinds):
-        run = (kind, layer in sparse)
-        runs[run] = runs.get(run, 0) + 1
-    blocks = tuple(Block(count=count, attention=attentions(kind), mlp=expert if is_sparse else dense,
-                         norms=architecture.norms) for (kind, is_sparse), count in runs.items())
+    runs: dict[tuple[str, str], int] = {}
+    for layer in _layers(keys, layer_count):
+        runs[layer] = runs.get(layer, 0) + 1
+    blocks = tuple(Block(count=count, attention=attentions(attention) if attention else None,
+                         mlp=_mlp_of_kind(mlp, keys, hidden), norms=architecture.norms)
+                   for (attention, mlp), count in runs.items())
     positions = keys.count("positions", default=0, least=0)
     learned = architecture.positions == "learned" or (
-        architecture.positions == "none" and _learns_positions(keys))
+        architecture.positions == "switched" and _learns_positions(keys))
     return Model(name=name, hidden=hidden, vocab=keys.count("vocab"), blocks=blocks, tied_embeddings=keys.flag("tied"),
                  learned_positions=positions + architecture.position_offset if learned else 0,
                  norm_bias=architecture.norm_bias, max_positions=positions,
@@ -146,12 +142,13 @@ def _model(keys: _Keys, name: str, file: str) -> Model:
 
 
 def _learns_positions(keys: _Keys) -> bool:
-    """Families with linear biases may switch back to a learned table."""
-    attention = keys.config.get("attn_config")
-    return isinstance(attention, Mapping) and attention.get("alibi") is False and attention.get("rope") is not True
+    """A learned table unless linear biases or rotary positions take its place, or it is switched off."""
+    table = keys.config.get("attn_config")
+    attention = table if isinstance(table, Mapping) else {}
+    return not (attention.get("alibi") or attention.get("rope") or keys.config.get("learned_pos_emb") is False)
 
 
-def _attention_by_kind(keys: _Keys, hidden: int) -> Any:
+def _attention_by_kind(keys: _Keys, hidden: int) -> Callable[[str], AttentionSpec]:
     """A function from the word of a layer to its AttentionSpec; unused kinds are not read."""
     architecture = keys.architecture
     heads = keys.count("heads")
@@ -182,7 +179,8 @@ def _attention_by_kind(keys: _Keys, hidden: int) -> Any:
         return AttentionSpec(
             kind="linear", heads=value_heads, kv_heads=key_heads, head_dim=key_dim, value_head_dim=value_dim,
             state_key_heads=key_heads, state_value_heads=value_heads, state_key_dim=key_dim,
-            state_value_dim=value_dim, conv_width=keys.count("conv_width"), rotary=False)
+            state_value_dim=value_dim, conv_width=keys.count("conv_width"), rotary=False,
+            state_space=bool(architecture.letters))
 
     def of_kind(kind: str) -> AttentionSpec:
         if kind == "linear":
@@ -193,6 +191,21 @@ def _attention_by_kind(keys: _Keys, hidden: int) -> Any:
         return replace(spec, rotary=False) if architecture.period_of == "chunk" else spec
 
     return of_kind
+
+
+def _layers(keys: _Keys, layer_count: int) -> list[tuple[str, str]]:
+    """(attention, mlp) of each layer: "full", "window", "chunk", "linear" or ""; "dense", "moe" or ""."""
+    letters = keys.architecture.letters
+    if not letters:
+        sparse = _sparse_layers(keys, layer_count)
+        kinds = _attention_kinds(keys, layer_count)
+        return [(kind, "moe" if layer in sparse else "dense") for layer, kind in enumerate(kinds)]
+    pattern = keys.config.get("hybrid_override_pattern")
+    if not isinstance(pattern, str) or len(pattern) != layer_count or not set(pattern) <= set(letters):
+        raise BadInput(file=keys.file, field="hybrid_override_pattern", value=pattern,
+                       expected=f"{layer_count} letters out of {' '.join(letters)}",
+                       remedy="Give one letter for each layer.")
+    return [letters[letter] for letter in pattern]
 
 
 def _attention_kinds(keys: _Keys, layer_count: int) -> list[str]:
@@ -209,11 +222,12 @@ def _attention_kinds(keys: _Keys, layer_count: int) -> list[str]:
     if other:
         period = keys.count("period")
         return ["full" if (layer + 1) % period == 0 else other for layer in range(layer_count)]
-    window = keys.architecture.windowed and keys.raw("window") is not None \
-        and keys.config.get("use_sliding_window") is not False
-    first = keys.config.get("max_window_layers") if window and keys.config.get("use_sliding_window") else 0
-    start = first if isinstance(first, int) and not isinstance(first, bool) else 0
-    return ["window" if window and layer >= start else "full" for layer in range(layer_count)]
+    switch = keys.config.get("use_sliding_window")
+    how = keys.architecture.windowed
+    if keys.raw("window") is None or not (how == "always" or (how == "switched" and switch is True)):
+        return ["full"] * layer_count
+    start = keys.count("max_window_layers", default=0, least=0) if how == "switched" else 0
+    return ["window" if layer >= start else "full" for layer in range(layer_count)]
 
 
 def _sparse_layers(keys: _Keys, layer_count: int) -> frozenset[int]:
@@ -228,6 +242,12 @@ def _sparse_layers(keys: _Keys, layer_count: int) -> frozenset[int]:
     dense = keys.indices("dense_list", layer_count)
     return frozenset(layer for layer in range(layer_count)
                      if layer >= leading and layer not in dense and (layer + 1) % step == 0)
+
+
+def _mlp_of_kind(kind: str, keys: _Keys, hidden: int) -> MlpSpec | None:
+    if not kind:
+        return None
+    return _expert_mlp(keys) if kind == "moe" else _dense_mlp(keys, hidden)
 
 
 def _dense_mlp(keys: _Keys, hidden: int) -> MlpSpec:
@@ -248,6 +268,7 @@ def _expert_mlp(keys: _Keys) -> MlpSpec:
     return MlpSpec(width=width, gated=architecture.gated, bias="mlp" in architecture.bias,
                    experts=keys.count("experts"), experts_per_token=keys.count("experts_per_token"),
                    shared_width=shared, shared_gate=architecture.shared_gate and shared > 0,
+                   latent_width=keys.count("latent_width", default=0, least=0),
                    router_bias="router" in architecture.bias)
 
 

@@ -62,9 +62,9 @@ def _mixture(model: Model, spec: MlpSpec, region: Region) -> list[Operator]:
     tokens = floats(np.where(shards.sequence_parallel, region.resting_tokens, alike))
     sent_rows = tokens * spec.experts_per_token
     rows = expert_rows(spec, region)
-    found = _routing(model, spec, tokens, region)
+    found = _routing(model, spec, region.resting_tokens, region)
     if spec.latent_width:
-        found += linear("moe.latent_down", tokens, spec.latent_width, model.hidden, region)
+        found += linear("moe.latent_down", region.resting_tokens, spec.latent_width, model.hidden, region)
     found.append(_permute("moe.permute", tokens, sent_rows, inner_width, region, gathers=False))
     found += _dispatch("dispatch", sent_rows, rows, inner_width, cut, region, forward=True)
     groups = floats(spec.experts / shards.expert)
@@ -74,7 +74,7 @@ def _mixture(model: Model, spec: MlpSpec, region: Region) -> list[Operator]:
     found += _dispatch("combine", sent_rows, rows, inner_width, cut, region, forward=False)
     found.append(_permute("moe.unpermute", tokens, sent_rows, inner_width, region, gathers=True))
     if spec.latent_width:
-        found += linear("moe.latent_up", tokens, model.hidden, spec.latent_width, region)
+        found += linear("moe.latent_up", region.resting_tokens, model.hidden, spec.latent_width, region)
     whole = region.inner_tokens * model.hidden * region.element_bytes
     if not np.all(shards.sequence_parallel):
         found += exchange("moe.all_reduce", "all_reduce", "tensor", np.where(shards.sequence_parallel, 0.0, whole),

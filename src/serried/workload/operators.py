@@ -1,6 +1,7 @@
 """What one block asks of one chip, forward and backward, as operators with columns over S.
 
-Names say where an operator belongs: "attention.", "mlp." or "moe.", "norm.", "head.", "embedding.", "optimizer.".
+Names say where an operator belongs: "attention.", "mlp." or "moe.", "norm.", "prediction.", "head.",
+"embedding.", "optimizer.".
 """
 
 from __future__ import annotations
@@ -8,11 +9,11 @@ from __future__ import annotations
 from typing import Literal
 
 from serried.workload.attention import attention_operators
-from serried.workload.linear import Region, region_of
+from serried.workload.linear import Region, linear, region_of
 from serried.workload.mlp import mlp_operators
 from serried.workload.spec import Block, Elementwise, Model, Operator, Shards
 
-__all__ = ["RECOMPUTED", "block_operators", "recomputed_operators"]
+__all__ = ["RECOMPUTED", "block_operators", "prediction_operators", "recomputed_operators"]
 
 #: What each way of recompute does again in backward, by the beginning of the operator's name.
 RECOMPUTED: dict[str, tuple[str, ...]] = {
@@ -47,6 +48,17 @@ def block_operators(model: Model, block: Block, shards: Shards, *, phase: Litera
             found += mlp_operators(model, block.mlp, region)
         found.append(_residual(part, model, region))
     return tuple(found)
+
+
+def prediction_operators(model: Model, shards: Shards, *, phase: Literal["forward", "backward"],
+                         element_bytes: float = 2.0, fused_attention: bool = True) -> tuple[Operator, ...]:
+    """Operators of ONE multi-token-prediction block without its head: two norms, the product that joins the hidden
+    state with the embedding of the next token, and a block like the last one (DeepSeek-V3, section 2.2)."""
+    region = region_of(shards, phase=phase, element_bytes=element_bytes, adapter_rank=model.adapter_rank, decode=False)
+    joined = linear("prediction.join", region.resting_tokens, model.hidden, 2 * model.hidden, region)
+    return (*_norms("prediction", 2.0, model, region), *joined,
+            *block_operators(model, model.blocks[-1], shards, phase=phase, element_bytes=element_bytes,
+                             fused_attention=fused_attention))
 
 
 def recomputed_operators(operators: tuple[Operator, ...], recompute: str) -> tuple[Operator, ...]:

@@ -27,15 +27,15 @@ class Parameters:
     final_norm: int
     prediction: int
     adapter: int
-    attention_B: tuple[int, ...]  # noqa: N815 - B is the axis
-    mlp_B: tuple[int, ...]  # noqa: N815 - B is the axis
-    experts_B: tuple[int, ...]  # noqa: N815 - B is the axis
-    shared_B: tuple[int, ...]  # noqa: N815 - B is the axis
-    router_B: tuple[int, ...]  # noqa: N815 - B is the axis
-    norms_B: tuple[int, ...]  # noqa: N815 - B is the axis
+    attention_B: tuple[int, ...]
+    mlp_B: tuple[int, ...]
+    experts_B: tuple[int, ...]
+    shared_B: tuple[int, ...]
+    router_B: tuple[int, ...]
+    norms_B: tuple[int, ...]
 
     @property
-    def block_B(self) -> tuple[int, ...]:  # noqa: N802 - B is the axis
+    def block_B(self) -> tuple[int, ...]:
         """All of one block of each run."""
         return tuple(map(sum, zip(self.attention_B, self.mlp_B, self.experts_B, self.shared_B, self.router_B,
                                   self.norms_B, strict=True)))

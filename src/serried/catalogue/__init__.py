@@ -5,6 +5,6 @@ In: TOML tables and measurement files, shipped under `serried/data` or given by 
 """
 
 from serried.catalogue.entry import Entry, names_of, read_entry
-from serried.catalogue.spec import Figure, Status
+from serried.catalogue.spec import STATUSES, Figure, Status
 
-__all__ = ["Entry", "Figure", "Status", "names_of", "read_entry"]
+__all__ = ["STATUSES", "Entry", "Figure", "Status", "names_of", "read_entry"]

@@ -13,8 +13,9 @@ from serried.economics.cost import (
 )
 from serried.economics.energy import energy_j, power_w
 from serried.economics.spec import DEFAULT_TARIFF, Cost, Tariff, unknown_figures
+from serried.economics.tariff import read_tariff
 
 __all__ = [
     "DEFAULT_TARIFF", "Cost", "Tariff", "break_even_price_usd", "break_even_rent_usd_per_s", "chip_usd_per_s",
-    "cost_of", "energy_j", "power_w", "unknown_figures", "usd_per_token",
+    "cost_of", "energy_j", "power_w", "read_tariff", "unknown_figures", "usd_per_token",
 ]

@@ -16,7 +16,7 @@ Axes: G = collective asked for; T = tier.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +29,7 @@ __all__ = ["Candidate", "candidates", "join"]
 
 _DEFAULTS: Mapping[str, float] = {"exponent": 1.0, "choice": 1.0, "step": 0.0, "hop": 0.0, "scale": 0.0,
                                   "minimum": 2.0, "maximum": math.inf, "local": math.inf, "pair": math.inf,
-                                  "peer": 0.0}
+                                  "peer": 0.0, "floor": 0.0}
 #: One-way wire times in one hop: data alone, or data and the word that the buffer is free again.
 _WIRE_TIMES = {"ll": 1.0, "ll128": 1.0, "simple": 2.0}
 
@@ -76,8 +76,10 @@ def join(steps_s: Floats, bytes_s: Floats, exponent: float) -> Floats:
 
 
 def candidates(operation: str, payload_bytes_G: Floats, placement: Placement, fabric: Fabric, *,
-               switch_adds: bool = True) -> Iterator[Candidate]:
+               switch_adds: bool = True, ways: Collection[str] = ()) -> Iterator[Candidate]:
     """Every way this fabric's library has for `operation`; infinite where a way does not apply.
+
+    ways: when given, only these, each "<algorithm>/<protocol>", "<algorithm>/" or "/<protocol>".
 
     payload_bytes_G: as `serried.fabric.collective_time_s` counts it. switch_adds: whether in-network reduction knows
     the number format.
@@ -87,9 +89,11 @@ def candidates(operation: str, payload_bytes_G: Floats, placement: Placement, fa
         for protocol in PROTOCOLS:
             if not library.has("ratio", algorithm, protocol) or (algorithm == "switch" and not switch_adds):
                 continue
+            if ways and not {f"{algorithm}/{protocol}", f"{algorithm}/", f"/{protocol}"} & set(ways):
+                continue
             call = _Call(operation=operation, algorithm=algorithm, protocol=protocol, payload_bytes=payload_bytes_G,
                          placement=placement, fabric=fabric, library=library)
-            time_s_G = cost(call) + call.launch_s + call.own_copy_s()
+            time_s_G = np.maximum(cost(call) + call.launch_s + call.own_copy_s(), call.get("floor"))
             allowed_G = (placement.degree >= library.get("minimum", algorithm, protocol)) & (
                 payload_bytes_G <= library.get("maximum", algorithm, protocol))
             yield Candidate(algorithm=algorithm, protocol=protocol, choice=library.get("choice", algorithm, protocol),
@@ -205,6 +209,11 @@ def _scale_up_stage(call: _Call) -> tuple[Floats, Floats]:
     return steps_s_G, bytes_s_G
 
 
+def _between_nodes_s(call: _Call) -> Floats:
+    """Trees are for groups of several nodes; inside one a chain would be a slower ring."""
+    return np.where(call.node_count() > 1.0, _tree_s(call), np.inf)
+
+
 def _switch_s(call: _Call) -> Floats:
     """The switch adds and multicasts: two hops inside, then trees over the nodes. Only where every inner tier can."""
     able = all(tier.in_network_reduction for tier in call.fabric.tiers if tier.scale_up)
@@ -289,7 +298,7 @@ def _two_shot_s(call: _Call) -> Floats:
 
 
 _ALGORITHMS: Mapping[str, Mapping[str, Callable[[_Call], Floats]]] = {
-    "all_reduce": {"ring": _ring_s, "tree": _tree_s, "switch": _switch_s, "hierarchical": _hierarchical_s,
+    "all_reduce": {"ring": _ring_s, "tree": _between_nodes_s, "switch": _switch_s, "hierarchical": _hierarchical_s,
                    "one-shot": _one_shot_s, "two-shot": _two_shot_s},
     "all_gather": {"ring": _ring_s, "hierarchical": _hierarchical_s},
     "reduce_scatter": {"ring": _ring_s, "hierarchical": _hierarchical_s},

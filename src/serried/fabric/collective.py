@@ -5,7 +5,7 @@ Axes: G = collective asked for, after broadcasting payload, degree and stride ag
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,18 +34,20 @@ class Choice:
 
 
 def collective_time_s(operation: Operation, payload_bytes: ArrayLike, degree: ArrayLike, stride: ArrayLike = 1, *,
-                      fabric: Fabric, switch_adds: bool = True) -> Floats:
+                      fabric: Fabric, switch_adds: bool = True, ways: Collection[str] = ()) -> Floats:
     """Seconds of one collective; payload, degree and stride broadcast against each other.
 
     payload_bytes: all_reduce and broadcast: the buffer; all_gather and reduce_scatter: the whole (gathered) buffer;
     all_to_all: what each rank sends in all; send: the message. degree: ranks in the group; stride: chips from one
     member to the next, so that how many sit in a node follows. A group of one costs nothing.
-    switch_adds: False for number formats that in-network reduction cannot add.
+    switch_adds: False for number formats that in-network reduction cannot add. ways: what the user lets the library
+    choose from, as "<algorithm>/<protocol>", "<algorithm>/" or "/<protocol>"; empty = everything it has.
     """
     shape, payload_G, degree_G, stride_G = _columns(operation, payload_bytes, degree, stride)
     best_s_G = np.full(payload_G.shape, np.inf)
     believed_s_G = np.full(payload_G.shape, np.inf)
-    for way in candidates(operation, payload_G, place(degree_G, stride_G, fabric), fabric, switch_adds=switch_adds):
+    placement = place(degree_G, stride_G, fabric)
+    for way in candidates(operation, payload_G, placement, fabric, switch_adds=switch_adds, ways=ways):
         taken_G = way.time_s * way.choice < believed_s_G
         best_s_G = np.where(taken_G, way.time_s, best_s_G)
         believed_s_G = np.where(taken_G, way.time_s * way.choice, believed_s_G)
@@ -58,18 +60,20 @@ def collective_time_s(operation: Operation, payload_bytes: ArrayLike, degree: Ar
 
 
 def choose(operation: Operation, payload_bytes: ArrayLike, degree: ArrayLike, stride: ArrayLike = 1, *,
-           fabric: Fabric, switch_adds: bool = True) -> Choice:
+           fabric: Fabric, switch_adds: bool = True, ways: Collection[str] = ()) -> Choice:
     """As `collective_time_s`, with the names of what was picked and the times of what was not (for people)."""
     shape, payload_G, degree_G, stride_G = _columns(operation, payload_bytes, degree, stride)
-    ways = list(candidates(operation, payload_G, place(degree_G, stride_G, fabric), fabric, switch_adds=switch_adds))
-    time_s_G = collective_time_s(operation, payload_G, degree_G, stride_G, fabric=fabric, switch_adds=switch_adds)
-    pick_G = np.argmin([way.time_s * way.choice for way in ways], axis=0)
+    time_s_G = collective_time_s(operation, payload_G, degree_G, stride_G, fabric=fabric, switch_adds=switch_adds,
+                                 ways=ways)
+    had = list(candidates(operation, payload_G, place(degree_G, stride_G, fabric), fabric, switch_adds=switch_adds,
+                          ways=ways))
+    pick_G = np.argmin([way.time_s * way.choice for way in had], axis=0)
     moving_G = degree_G > 1.0
     return Choice(
-        algorithm=[ways[pick].algorithm if moves else "" for pick, moves in zip(pick_G, moving_G, strict=True)],
-        protocol=[ways[pick].protocol if moves else "" for pick, moves in zip(pick_G, moving_G, strict=True)],
+        algorithm=[had[pick].algorithm if moves else "" for pick, moves in zip(pick_G, moving_G, strict=True)],
+        protocol=[had[pick].protocol if moves else "" for pick, moves in zip(pick_G, moving_G, strict=True)],
         time_s=time_s_G.reshape(shape),
-        alternatives_s={f"{way.algorithm}/{way.protocol}": way.time_s.reshape(shape) for way in ways})
+        alternatives_s={f"{way.algorithm}/{way.protocol}": way.time_s.reshape(shape) for way in had})
 
 
 def stolen_shares(fabric: Fabric) -> tuple[float, float]:

@@ -35,6 +35,7 @@ PARAMETER_UNITS: Mapping[str, str] = {
     "network": "1",      # likewise between nodes
     "pair": "1",         # bandwidth that one pair of ranks reaches, in tier bandwidths
     "peer": "s",         # cost of each further peer of a rank that talks to all at once
+    "floor": "s",        # host time of an eager call: no call is shorter
     "exponent": "1",     # how steps and bytes add: 1/2 a pipeline in the best chunks, 1 in turn, large the longer
     "choice": "1",       # what the library believes of its own time, as a ratio, when it chooses
     "local": "1",        # speed at which a rank copies its own share, in tier bandwidths

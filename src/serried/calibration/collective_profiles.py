@@ -1,0 +1,96 @@
+"""Rebuild the shipped collective profiles from the shipped measurements.
+
+Which profile is fitted on which rows stands in `data/evidence/collective-fits.toml`; only rows marked `calibrate` are
+read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serried.calibration.collectives import CollectiveFit, fit_collectives
+from serried.catalogue.entry import DATA, read_toml
+from serried.fabric import CollectiveProfile, read_collectives, read_fabric
+from serried.fabric.observations import Observations, observe, read_columns
+from serried.fabric.spec import PARAMETER_UNITS
+
+__all__ = ["profile_toml", "rebuild_collectives"]
+
+_FILES = ("collectives_intra_node.csv.gz", "collectives.csv")
+
+
+def rebuild_collectives(folder: Path | None = None, *, progress: Callable[[str], None] | None = None) -> list[
+        tuple[str, CollectiveFit]]:
+    """Fit every profile of the plan and write it as TOML into `folder` (default: the shipped tables).
+
+    Returns the fits in the order of the plan. Deterministic: the same files give the same bytes.
+    """
+    folder = DATA / "collectives" if folder is None else folder
+    observed = [observe(read_columns(DATA / "measurements" / "network" / name), file=name) for name in _FILES]
+    fitted: dict[str, CollectiveProfile] = {}
+    fits = []
+    for step in read_toml(DATA / "evidence" / "collective-fits.toml")["fit"]:
+        rows = _joined([part.take(_wanted(part, step)) for part in observed])
+        start = fitted[step["start"]] if step["start"] in fitted else read_collectives(step["start"])
+        fabric = dataclasses.replace(read_fabric(step["fabrics"][0]), profile=start)
+        free = [name for name in start.parameters if _matches(name, step["free"])
+                and not _matches(name, step.get("held", ()))]
+        source = f"fitted on {len(rows)} calibrate rows: {', '.join(sorted(set(rows.source)))}"
+        fit = fit_collectives(rows, fabric, free=free, name=step["profile"], source=source)
+        profile = dataclasses.replace(fit.profile, library=step["library"])
+        fitted[step["profile"]] = profile
+        fits.append((step["profile"], fit))
+        (folder / f"{step['profile']}.toml").write_text(
+            profile_toml(profile, title=step["title"], measured=set(free)), encoding="utf-8")
+        if progress is not None:
+            progress(f"{step['profile']} {step['rows']}: {len(rows)} rows, median error "
+                     f"{fit.median_abs_error:.1%}, 80 % within {fit.spread:.1%}")
+    return fits
+
+
+def _wanted(part: Observations, step: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Calibrate rows of the step's fabrics, inside or between nodes, of the fabric's own library or of a custom one."""
+    inside = np.array([degree <= (read_fabric(fabric).node_size if fabric else 0)
+                       for degree, fabric in zip(part.degree, part.fabric, strict=True)], dtype=bool)
+    library = step.get("observed_library", "")
+    chosen = np.array([split == "calibrate" and skipped is None and fabric in step["fabrics"] and own == library
+                       and ("sources" not in step or any(source.startswith(word) for word in step["sources"]))
+                       for split, skipped, fabric, own, source in
+                       zip(part.split, part.skipped, part.fabric, part.library, part.source, strict=True)], dtype=bool)
+    return chosen & (inside if step["rows"] == "inside" else ~inside)
+
+
+def _joined(parts: Sequence[Observations]) -> Observations:
+    columns: dict[str, Any] = {}
+    for column in dataclasses.fields(Observations):
+        pieces = [getattr(part, column.name) for part in parts]
+        columns[column.name] = (np.concatenate(pieces) if isinstance(pieces[0], np.ndarray)
+                                else [item for piece in pieces for item in piece])
+    return Observations(**columns)
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def profile_toml(profile: CollectiveProfile, *, title: str = "", measured: set[str] | None = None) -> str:
+    """A profile as the text of its table; parameters in `measured` were fitted, the others taken over."""
+    facts = {"library": profile.library, "evidence_class": profile.evidence_class, "source": profile.source,
+             "notes": title}
+    lines = ['schema = "serried/collective/1"', f'name = "{profile.name}"', "", "[facts]"]
+    lines += [f'{name} = "{text}"' for name, text in facts.items() if text]
+    lines += [f"spread = {profile.spread:.4f}", "", "[figures]"]
+    for name in sorted(profile.parameters):
+        unit = PARAMETER_UNITS[name.partition(".")[0]]
+        fitted = measured is None or name in measured
+        status, source = ("measured", "fitted, see source above") if fitted else ("estimated", "taken over")
+        shown = f"{profile.parameters[name]:.6g}" + ("" if unit == "1" else f" {unit}")
+        lines.append(f'"{name}" = {{ value = "{shown}", status = "{status}", source = "{source}" }}')
+    return "\n".join(lines) + "\n"

@@ -35,3 +35,11 @@ def test_what_is_printed_reads_back(value, unit):
 
 def test_unknown_is_said():
     assert format_quantity(math.nan, "bytes") == "unknown"
+
+
+def test_money_and_counts_are_shown_as_people_say_them():
+    assert format_quantity(2.95 / 3600, "usd/s") == "2.95 usd/h"
+    assert format_quantity(0.08 / 3.6e6, "usd/J") == "0.08 usd/kWh"
+    assert format_quantity(30_000, "usd") == "30,000 usd"
+    assert format_quantity(8960, "1") == "8,960"
+    assert parse_quantity("4 year", "s") == 4 * 365.25 * 86400

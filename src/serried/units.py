@@ -79,7 +79,7 @@ def format_quantity(value: float, unit: str, *, digits: int = 3) -> str:
         return f"{value * 3600.0:.{digits}g} usd/h"
     if unit == "usd/J":
         return f"{value * 3.6e6:.{digits}g} usd/kWh"
-    if abs(value) >= 10.0**digits and unit in ("1", "usd", "tokens"):   # counts and money in full, never 1.2e+04
+    if abs(value) >= 10.0**digits - 0.5 and unit in ("1", "usd", "tokens"):   # counts and money in full, never 1.2e+04
         return f"{value:,.0f} {shown}".removesuffix(" 1")
     if value == 0 or unit in ("1", "usd", "tokens"):
         return f"{value:,.{digits}g} {shown}".removesuffix(" 1")

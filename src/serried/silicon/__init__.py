@@ -4,6 +4,6 @@ In: a chip file. Out: a `Chip`: engines, memories, links, power and price as dat
 No chip name appears in code: a rival is a row.
 """
 
-from serried.silicon.spec import Chip, read_chip
+from serried.silicon.spec import CHIP_FIGURES, NUMBER_FORMATS, Chip, read_chip
 
-__all__ = ["Chip", "read_chip"]
+__all__ = ["CHIP_FIGURES", "NUMBER_FORMATS", "Chip", "read_chip"]

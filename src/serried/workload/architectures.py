@@ -167,6 +167,16 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "olmo2": Architecture(qk_norm=True, bias_keys=("attention_bias",), defaults={"tied": False}),
     "olmoe": Architecture(mlp="moe", qk_norm=True, keys={"expert_width": "intermediate_size"},
                           defaults={"tied": False}),
+    "smollm3": Architecture(bias_keys=("attention_bias", "mlp_bias"), defaults={"tied": True}),
+    "dots1": Architecture(
+        mlp="moe", qk_norm=True, bias_keys=("attention_bias",), keys={"experts": "n_routed_experts"},
+        defaults={"tied": False, "shared_experts": 0, "dense_layers": 0}),
+    "ernie4_5": Architecture(defaults={"tied": True}),
+    "ernie4_5_moe": Architecture(
+        mlp="moe", keys={"experts": "moe_num_experts", "experts_per_token": "moe_k",
+                         "shared_experts": "moe_num_shared_experts", "dense_layers": "moe_layer_start_index",
+                         "expert_step": "moe_layer_interval"},
+        defaults={"tied": True, "shared_experts": 0, "dense_layers": 0, "expert_step": 1}),
     "granitemoe": Architecture(
         mlp="moe", keys={"experts": "num_local_experts", "expert_width": "intermediate_size"},
         bias_keys=("attention_bias",), defaults={"tied": False}),

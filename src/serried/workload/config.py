@@ -36,6 +36,9 @@ def read_model(name_or_path: str) -> Model:
     try:
         return _catalogue_model(name_or_path)
     except BadInput as error:
+        if path.is_dir():
+            raise BadInput(file=name_or_path, field="model", value=path.name, expected="a folder with a config.json",
+                           remedy="Put the model's config.json there, or name a catalogue model.") from None
         if error.field != "model" or "/" not in name_or_path:
             raise
         return _catalogue_model(name_or_path.rpartition("/")[2])

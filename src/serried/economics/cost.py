@@ -16,7 +16,8 @@ _STATUS_ORDER = ("measured", "specified", "estimated", "assumed")
 
 def electricity_usd_per_s(busy_fraction: Floats | float, *, chip: Chip, tariff: Tariff = DEFAULT_TARIFF) -> Floats:
     """What one chip's electricity costs while it works, usd/s; NaN when its power is unknown."""
-    return np.asarray(power_w(busy_fraction, chip=chip, tariff=tariff) * tariff.pue * tariff.electricity_usd_per_j)
+    watts = power_w(busy_fraction, chip=chip, tariff=tariff)
+    return np.asarray(watts * (tariff.pue * tariff.electricity_usd_per_j))
 
 
 def chip_usd_per_s(busy_fraction: Floats | float, *, chip: Chip, price_usd: float | None = None,
@@ -52,7 +53,7 @@ def break_even_price_usd(rival_usd_per_token: Floats | float, tokens_per_s_per_c
 
 def break_even_rent_usd_per_s(rival_usd_per_token: Floats | float, tokens_per_s_per_chip: Floats | float) -> Floats:
     """Rent of one chip at which a token costs what the rival's costs, usd/s."""
-    return np.asarray(rival_usd_per_token, dtype=np.float64) * np.asarray(tokens_per_s_per_chip)
+    return np.asarray(np.asarray(rival_usd_per_token) * np.asarray(tokens_per_s_per_chip), dtype=np.float64)
 
 
 def cost_of(tokens_per_s_per_chip: float, busy_fraction: float, *, chip: Chip,

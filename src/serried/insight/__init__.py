@@ -4,7 +4,7 @@ In: two fleets with their stacks and a job; or measured points. Out: a `Waterfal
 order-free attribution, intervals), or a `Diagnosis` (layer settings ranked by likelihood).
 """
 
-from serried.insight.gap_serving import gap_serving, serving_machine
+from serried.insight.serving_gap import gap_serving, serving_machine
 from serried.insight.spec import (
     LAYERS,
     Action,
@@ -17,6 +17,7 @@ from serried.insight.spec import (
     Side,
     Waterfall,
 )
+from serried.insight.training_gap import gap_training
 
 __all__ = ["LAYERS", "Action", "Bar", "Diagnosis", "Explanation", "Interval", "Parity", "Physical", "Side",
-           "Waterfall", "gap_serving", "serving_machine"]
+           "Waterfall", "gap_serving", "gap_training", "serving_machine"]

@@ -10,7 +10,7 @@ one cycle the engine does `batch` prefills and output - 1 steps of the whole bat
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,22 @@ from serried.serving.spec import SERVING_TIME_CAUSES, Deployments, ServingEstima
 from serried.serving.tables import PhaseTimes, StaticTables, static_tables
 from serried.workload.spec import Floats, Serving
 
-__all__ = ["Loop", "assemble", "closed_loop", "estimate_static", "step_time_s"]
+__all__ = ["LaunchNote", "Loop", "assemble", "closed_loop", "estimate_noted", "estimate_static", "step_time_s"]
 
 StackValues = Mapping[str, float | Floats]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchNote:
+    """What is known of the launches of a measured run.
+
+    kernels: device kernels in one prefill or one decode step, 0 = not said. eager: launched one by one. fused: None =
+    not said.
+    """
+
+    kernels: float = 0.0
+    eager: bool = False
+    fused: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +62,36 @@ def estimate_static(job: Serving, machine: Machine, deployments: Deployments) ->
     return assemble(job, machine, deployments, static_tables(job, machine, deployments), machine.stack.parameters)
 
 
-def step_time_s(phase: PhaseTimes, stack: StackValues, *, captured: NDArray[np.bool_], decode: bool) -> dict[str, Floats]:
+def estimate_noted(job: Serving, machine: Machine, deployments: Deployments,
+                   note: LaunchNote | None) -> ServingEstimate:
+    """As `estimate_static`, where a measurement says how many kernels it launched and whether they were fused.
+
+    The counts replace the model's own: each kernel beyond those that the operators stand for still has its launch
+    floor on the device, and its launch on the host when it is eager.
+    """
+    if note is None:
+        return estimate_static(job, machine, deployments)
+    stack = dict(machine.stack.parameters)
+    if note.fused is not None:
+        stack["unfused_fraction"] = stack["unfused_fraction"] if note.fused else 1.0
+    tables = static_tables(job, machine, deployments)
+    return assemble(job, machine, deployments, replace(
+        tables, prefill=_with_kernels(tables.prefill, note, stack, machine),
+        decode=_with_kernels(tables.decode, note, stack, machine)), stack)
+
+
+def _with_kernels(phase: PhaseTimes, note: LaunchNote, stack: StackValues, machine: Machine) -> PhaseTimes:
+    if not note.kernels:
+        return phase
+    modelled = phase.kernels + phase.fusible_kernels * stack["unfused_fraction"]
+    floor_s = machine.profile.parameters("memory_bound", "bf16").launch_s
+    beyond = np.maximum(note.kernels - modelled, 0.0)
+    return replace(phase, memory_bound_s=phase.memory_bound_s + beyond * floor_s,
+                   kernels=phase.kernels + note.kernels - modelled)
+
+
+def step_time_s(phase: PhaseTimes, stack: StackValues, *, captured: NDArray[np.bool_],
+                decode: bool) -> dict[str, Floats]:
     """One pass through a stage by cause, s: raw kernel times seen through a stack.
 
     The host launches kernel by kernel beside the device, or a whole graph at once where `captured`; a pass is never
@@ -111,14 +153,15 @@ def _first_token_s(batch: Floats, rows: Deployments, prefill_stage_s: Floats, de
                    cycle_s: Floats) -> Floats:
     """Mean time to the first token of a request that arrives when another one ends.
 
-    It waits half a decode step of the others, then behind the prefills that are there already: mean wait of a queue
-    with even service times at its utilisation (Pollaczek-Khinchine), seen by one of a closed population of `batch`.
+    It waits for half of the step that runs and half of the next, which is scheduled ahead; then behind the prefills
+    that are there already: mean wait of a queue with even service times at its utilisation (Pollaczek-Khinchine), seen
+    by one of a closed population of `batch`.
     """
     others = (batch - 1.0) / batch
     service_s = prefill_stage_s / rows.attention_dp
     busy = np.minimum(batch * service_s / cycle_s, 1.0) * others
     queued_s = np.minimum(busy / np.maximum(2.0 * (1.0 - busy), 1e-9) * service_s, 0.5 * (batch - 1.0) * service_s)
-    return np.asarray(rows.pp * prefill_stage_s + queued_s + 0.5 * others * decode_step_s)
+    return np.asarray(rows.pp * prefill_stage_s + queued_s + others * decode_step_s)
 
 
 def _total(causes: Mapping[str, Floats]) -> Floats:

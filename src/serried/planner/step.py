@@ -17,7 +17,7 @@ from serried.planner.kernels import KERNEL_KEYS, kernel_times
 from serried.planner.legality import refuse_illegal
 from serried.planner.memory import MemoryEstimate, estimate_memory
 from serried.planner.pieces import Points, micro_batch_count, stage_counts
-from serried.planner.schedule import fill_s_L, slowest_stage_L
+from serried.planner.schedule import pipeline_s_L
 from serried.planner.spec import (
     RECOMPUTE,
     TIME_CAUSES,
@@ -126,28 +126,27 @@ class _Seen:
 def assemble(table: StepTable, stack: StackValues) -> StepTime:
     """Step time per layout under a stack's parameters.
 
-    The slowest stage works on every micro-batch; on top come filling and draining the pipeline, what its transfers
+    The critical stage works on every micro-batch; on top come filling and draining the pipeline, what its transfers
     leave exposed, the data axis behind what is there to hide it, the optimizer, and stragglers.
     """
     pieces = [_piece(table, piece, stack) for piece in range(len(table.total_RL))]
     forward_KL, backward_KL, weight_KL = (
         sum(table.count_KRL[:, piece] * getattr(seen, name) for piece, seen in enumerate(pieces))
         for name in ("forward_s", "backward_s", "weight_s"))
-    slowest = slowest_stage_L(forward_KL, backward_KL)
+    all_s, all_weight_s = (sum(table.total_RL[piece] * column for piece, column in enumerate(columns)) for columns in (
+        [seen.forward_s + seen.backward_s for seen in pieces], [seen.weight_s for seen in pieces]))
+    critical, idle_s = pipeline_s_L(forward_KL, backward_KL, weight_KL, all_s, all_weight_s, pp_L=table.pp_L,
+                                    micro_batches_L=table.micro_batches_L, schedule=table.schedule_L,
+                                    virtual_stages=table.virtual_stages_L)
     here = np.arange(len(table))
-    count_RL = table.count_KRL[slowest, :, here].T
+    count_RL = table.count_KRL[critical, :, here].T
     micro_batches = table.micro_batches_L
     causes = {cause: np.zeros(len(table)) for cause in TIME_CAUSES}
     for piece, seen in enumerate(pieces):
         times = count_RL[piece] * micro_batches
         for cause, column in seen.causes.items():
             causes[cause] += times * column
-    all_s, all_weight_s = (sum(table.total_RL[piece] * getattr(seen, name) for piece, seen in enumerate(pieces))
-                           for name in ("forward_s", "weight_s"))
-    all_s = all_s + sum(table.total_RL[piece] * seen.backward_s for piece, seen in enumerate(pieces))
-    causes["pipeline_bubble"] = fill_s_L(all_s, (forward_KL + backward_KL)[slowest, here], all_weight_s,
-                                         weight_KL[slowest, here], schedule=table.schedule_L,
-                                         virtual_stages=table.virtual_stages_L)
+    causes["pipeline_bubble"] = idle_s
     causes["pipeline_exposed"] = _transfers_s(table, stack)
     causes["data_exposed"] = causes["data_exposed"] + _once_s(table, stack, forward_KL[0], backward_KL[0])
     causes["optimizer"] = table.optimizer_s_L

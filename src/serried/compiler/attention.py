@@ -67,6 +67,8 @@ class AttentionParameters:
     packs_heads: float = parameter(unit="1", low=0.0, high=1.0, default=1.0,
                                    description="1: query heads of one key head share a tile that tokens do not fill")
     launch_s: float = parameter(unit="s", low=0.0, high=1e-4, default=8e-6, description="captured launch floor")
+    core_count: float = parameter(unit="1", low=1.0, high=1e5, default=132.0,
+                                  description="cores of the chip measured; stands in where a chip's count is unknown")
 
     def __post_init__(self) -> None:
         check_tiles(self.tiles)
@@ -157,7 +159,7 @@ def attention_backward_time_s(shape: AttentionShape, *, chip: Chip, parameters: 
 def _score_s(mean_width: Floats, vector_ratio: float, rate_ratio: float, parameters: AttentionParameters, chip: Chip,
              number_format: str) -> Floats:
     """Seconds one core takes for one score: products of 4 x mean_width flop beside the work on vector units."""
-    core_flop_per_s = chip.matrix_peak_flop_per_s(ENGINE_FORMAT[number_format]) / chip.need("core_count")
+    core_flop_per_s = chip.matrix_peak_flop_per_s(ENGINE_FORMAT[number_format]) / _core_count(chip, parameters)
     power = parameters.overlap_power
     products = mean_width / rate_ratio
     vector = vector_ratio * parameters.balance_head_dim
@@ -167,7 +169,7 @@ def _score_s(mean_width: Floats, vector_ratio: float, rate_ratio: float, paramet
 def _busy_s(shape: AttentionShape, score_s: Floats, parameters: AttentionParameters, chip: Chip, *,
             causal: bool) -> Floats:
     """Seconds until the last core is done: work groups in waves, but no sooner than the longest work group."""
-    core_count, tokens = chip.need("core_count"), shape.query_tokens
+    core_count, tokens = _core_count(chip, parameters), shape.query_tokens
     query_rows, key_rows = tile_rows(shape.width / 2, parameters.tiles)
     group = shape.heads / shape.kv_heads
     filled = tokens / (np.ceil(tokens / query_rows) * query_rows)
@@ -185,6 +187,10 @@ def _busy_s(shape: AttentionShape, score_s: Floats, parameters: AttentionParamet
     waves = shape.sequences * tiled_heads * tile_count / core_count
     waves = (1 - parameters.wave_share) * waves + parameters.wave_share * np.ceil(waves)
     return np.asarray(np.maximum(waves * (visited / tile_count * tile_s + block_s), longest * tile_s + block_s))
+
+
+def _core_count(chip: Chip, parameters: AttentionParameters) -> float:
+    return chip.get("core_count") or parameters.core_count
 
 
 def work_lanes(chip: Chip) -> float:

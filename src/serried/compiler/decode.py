@@ -43,6 +43,8 @@ class DecodeParameters:
                                   description="sustained rate of the products over the peak")
     overlap_power: float = parameter(unit="1", low=1.0, high=8.0, default=3.0,
                                      description="1: chip-wide and per-core limits add; large: the larger one holds")
+    wave_share: float = parameter(unit="1", low=0.0, high=1.0, default=0.5,
+                                  description="0: work groups fill the slots without gaps; 1: in whole waves")
     block_s: float = parameter(unit="s", low=0.0, high=2e-5, default=2e-6,
                                description="start and end of one work group")
     reduce_s: float = parameter(unit="s", low=0.0, high=2e-5, default=1e-6,
@@ -50,6 +52,8 @@ class DecodeParameters:
     pass_ratio: float = parameter(unit="1", low=0.01, high=1.0, default=0.5,
                                   description="HBM bandwidth of reading queries and writing outputs, over the peak")
     launch_s: float = parameter(unit="s", low=0.0, high=1e-4, default=8e-6, description="captured launch floor")
+    core_count: float = parameter(unit="1", low=1.0, high=1e5, default=132.0,
+                                  description="cores of the chip measured; stands in where a chip's count is unknown")
 
     def __post_init__(self) -> None:
         check_tiles(self.tiles)
@@ -63,7 +67,7 @@ def decode_time_s(shape: AttentionShape, *, chip: Chip, parameters: DecodeParame
     (weight-absorbed MLA), so the cache is read once for both.
     Never below the time of one read of the cache at HBM bandwidth; never falls as the context grows.
     """
-    core_count = chip.need("core_count")
+    core_count = chip.get("core_count") or parameters.core_count
     core_flop_per_s = chip.matrix_peak_flop_per_s(ENGINE_FORMAT[number_format]) / core_count
     hbm_bytes_per_s = chip.need("hbm_bandwidth")
     queries, window = shape.query_tokens, shape.window_tokens
@@ -76,7 +80,8 @@ def decode_time_s(shape: AttentionShape, *, chip: Chip, parameters: DecodeParame
     work_groups = shape.sequences * shape.kv_heads * tiles
     slots = core_count * parameters.groups_per_core
     splits = np.clip(slots / work_groups, 1.0, np.maximum(keys / parameters.split_tokens, 1.0))
-    waves = np.where(splits > 1, 1.0, np.ceil(work_groups / slots))
+    waves = np.maximum(np.where(splits > 1, 1.0, work_groups / slots), 1.0)
+    waves = (1 - parameters.wave_share) * waves + parameters.wave_share * np.ceil(waves)
 
     core_bytes_per_s = hbm_bytes_per_s / slots * parameters.core_ratio
     tile_flop = 2.0 * shape.width * query_rows * key_rows

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from serried.catalogue import names_of
 from serried.catalogue.entry import fold
-from serried.compiler import KernelProfile, profile_for
-from serried.errors import SerriedError
+from serried.compiler import ENGINE_FORMAT, KernelProfile, profile_for
+from serried.errors import BadInput, SerriedError
 from serried.evidence.assumptions import Assumptions, read_assumptions
 from serried.evidence.runs import COLUMNS, Run, Skipped, run_of_row
 from serried.evidence.spec import CaseResults
@@ -29,7 +29,7 @@ from serried.planner.spec import FORMATS, RECOMPUTE, SCHEDULES, Layouts, Machine
 from serried.planner.step import assemble, concatenate_tables, kernel_table
 from serried.silicon import Chip, read_chip
 from serried.software import STACK_PARAMETERS, Stack, stack_for
-from serried.workload import Floats, Training, parameters
+from serried.workload import Floats, Training, model_flop, parameters
 
 if TYPE_CHECKING:
     import polars as pl
@@ -174,6 +174,7 @@ def prepare_runs(runs: Sequence[Run], *, stack_of: StackOf | None = None) -> Pre
     for position, run in enumerate(runs):
         try:
             machine = machines[position] = machine_of(run, stack_of)
+            refuse_above_peak(run, machine)
         except SerriedError as error:
             refused[position] = str(error)
             continue
@@ -196,6 +197,20 @@ def prepare_runs(runs: Sequence[Run], *, stack_of: StackOf | None = None) -> Pre
         memory_bytes=np.concatenate([memory for _, _, _, memory, _ in found] or [np.empty(0)]),
         quantity=np.array([runs[position].metric.quantity for position in order], dtype=str),
         table=concatenate_tables([table for *_, table in found]) if found else None)
+
+
+def refuse_above_peak(run: Run, machine: Machine) -> None:
+    """BadInput, with the arithmetic, when the measured step would run the model's FLOPs faster than the chips can."""
+    if run.metric.quantity != "step":
+        return
+    peak = machine.chip.matrix_peak_flop_per_s(ENGINE_FORMAT[str(run.layout["number_format"])])
+    flop, time_s = model_flop(run.job), run.metric.time_s
+    rate = flop / (time_s * run.chip_count)
+    if rate > peak:
+        raise BadInput(
+            field="metric_value", value=run.metric.value,
+            expected=f"at most the {run.layout['number_format']} peak of {run.chip_count} x {peak / 1e12:.4g} TFLOP/s",
+            remedy=f"{flop / 1e15:.4g} PFLOP in {time_s:.4g} s are {rate / 1e12:.4g} TFLOP/s a chip; check the row.")
 
 
 def _prepare_apart(positions: Sequence[int], runs: Sequence[Run], machine: Machine, refused: dict[int, str],

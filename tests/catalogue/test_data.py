@@ -8,6 +8,7 @@ import pytest
 
 from serried.catalogue import names_of, read_entry
 from serried.catalogue.entry import DATA, fold, locate, read_toml
+from serried.errors import BadInput
 from serried.fabric import read_fabric, read_fleet
 from serried.silicon import read_chip
 
@@ -121,6 +122,22 @@ def test_variants_differ_from_their_siblings_only_where_they_do():
     assert small.matrix_peak_flop_per_s("bf16") == plain.matrix_peak_flop_per_s("bf16")
     assert read_chip("h100-96gb").need("board_power") == 500
     assert {read_chip(name).family for name in ("h100", "h200", "h800", "h20")} == {"hopper"}
+
+
+#: Architectures that are not modelled; their rows are skipped with that reason.
+UNMODELLED = {"zhipuai/GLM-5", "DeepSeek-V4-Flash", "HSTU"}
+
+
+@pytest.mark.parametrize(("file", "column"), [
+    ("serving/inference_measured.csv", "model_path"), ("serving/published.csv", "model"),
+    ("serving/zhenwu_810e_measured.csv", "model")])
+def test_every_served_model_is_in_the_catalogue_or_known_to_be_beyond_it(file, column):
+    for name in names_in(file, column):
+        if name in UNMODELLED:
+            with pytest.raises(BadInput):
+                locate("models", name)
+        else:
+            assert locate("models", name).is_file()
 
 
 def test_unknown_stays_unknown():

@@ -193,10 +193,11 @@ def calibrated(profile: KernelProfile, chips: Sequence[Chip]) -> Mapping[str, Ma
         if not rows:
             continue
         start = dataclasses.replace(shipped, **defaults)
-        fitted: tuple[str, ...] = FITTED
+        known = {"slice_s"} if shipped.slice_limit <= 1 else set()
         if made_by.casts and "bf16" in gemms:   # the launch of the product is told from that of the cast by bf16
             start = dataclasses.replace(start, launch_s=gemms["bf16"][0].launch_s)
-            fitted = tuple(name for name in FITTED if name != "launch_s")
+            known.add("launch_s")
+        fitted = tuple(name for name in FITTED if name not in known)
         found = fit_gemm(rows, start=start, fitted=fitted, casts=QuantiseParameters() if made_by.casts else None)
         told = {"library": made_by.library, "release": made_by.release, "source": made_by.source}
         gemms[recipe] = (found.parameters, found.kernel_fit(**told, casts=made_by.casts))

@@ -77,6 +77,15 @@ def test_recompute_never_keeps_more(name: str) -> None:
         assert everything - halves == pytest.approx(parts * by_kind["full"])       # the inputs of the parts
 
 
+def test_recompute_by_operator_by_hand() -> None:
+    tokens, hidden, query, kv, width = 128, 128, 128, 2 * 16, 384
+    elements = hidden + query + (query + kv) + width + hidden      # input, attention, query and value, gate, down
+    assert kept(LLAMA, recompute="operators") == pytest.approx(tokens * (2 * elements + 4 * 8))
+    for name in EVERY:
+        for block in range(len(model(EVERY[name]).blocks)):
+            assert kept(EVERY[name], block=block, recompute="operators") <= kept(EVERY[name], block=block)
+
+
 @given(factor=st.integers(1, 8))
 def test_activations_grow_with_the_micro_batch(factor: int) -> None:
     assert kept(LATENT, {"sequences": 2.0 * factor}, block=1) == pytest.approx(factor * kept(LATENT, block=1))

@@ -217,6 +217,20 @@ def test_recompute_runs_the_named_parts_again() -> None:
     assert sorted(operator.name for operator in halves) == sorted(operator.name for operator in forward)
 
 
+def test_recompute_by_operator_runs_every_second_product_again() -> None:
+    built = model(LLAMA)
+    forward = block_operators(built, built.blocks[0], shards(), phase="forward")
+    again = recomputed_operators(forward, "operators")
+    products = {operator.name: float(operator.n) for operator in again if isinstance(operator, Gemm)}
+    assert products == {"attention.qkv": 2 * 16, "attention.out": 128, "mlp.up": 384}      # key, output, up
+    gpt = model(GPT)
+    plain = recomputed_operators(block_operators(gpt, gpt.blocks[0], shards(), phase="forward"), "operators")
+    assert [operator.name for operator in plain if isinstance(operator, Gemm)] == ["attention.qkv", "attention.out"]
+    assert not [operator for operator in again if isinstance(operator, Attend)]
+    assert [operator.name for operator in again if isinstance(operator, Elementwise)] == \
+        [operator.name for operator in forward if isinstance(operator, Elementwise)]
+
+
 def test_frozen_weights_have_no_weight_gradient_but_adapters_do() -> None:
     built = replace(model(LLAMA), adapter_rank=8)
     backward = block_operators(built, built.blocks[0], shards(), phase="backward")

@@ -52,7 +52,7 @@ def kept_tensors(model: Model, block: Block, shards: Shards, *, recompute: str =
     fused_attention keeps one number a query and head instead of the score matrix; `dropout` follows its absence unless
     said. fused_activation=False keeps what each single kernel of a gated MLP needs. A quantised `number_format` keeps
     in its own format what only a quantised product reads again.
-    recompute keeps the input of what is computed again (a key of RECOMPUTED).
+    recompute keeps the input of what is computed again (a key of RECOMPUTED, or "operators").
     """
     region = region_of(shards, phase="forward", element_bytes=element_bytes, adapter_rank=model.adapter_rank,
                        decode=False)
@@ -75,8 +75,27 @@ def kept_tensors(model: Model, block: Block, shards: Shards, *, recompute: str =
                   kept.mask("mlp.dropout_mask", hidden_S)]
     if recompute == "full":
         return tuple(found[:1])
+    if recompute == "operators":
+        return tuple(_alternate(model, block, kept, found))
     again = RECOMPUTED[recompute]
     return tuple(tensor for tensor in found if not (again and tensor.name.startswith(again)))
+
+
+def _alternate(model: Model, block: Block, kept: _Kept, found: list[KeptTensor]) -> list[KeptTensor]:
+    """What is kept when attention and every second product are not run again: see `recomputed_operators`."""
+    region, spec, mlp = kept.region, block.attention, block.mlp
+    core = ("attention.core", "attention.output", "attention.gate")
+    left = found[:1] + [tensor for tensor in found if tensor.name.startswith(core)]
+    if spec is not None and spec.kind != "linear":
+        heads, kv_heads = rank_heads(spec, region.shards.tensor)
+        left.append(kept.element("attention.query_value", region.inner_tokens * (
+            heads * spec.head_dim + kv_heads * spec.value_head_dim)))
+    width = 0 if mlp is None else mlp.shared_width if mlp.experts else mlp.width
+    if width:
+        left.append(kept.element("mlp.up_output", region.inner_tokens * width / region.shards.tensor))
+        if mlp is not None and mlp.gated:
+            left.append(kept.element("mlp.output", region.resting_tokens * model.hidden))
+    return left
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,12 +6,15 @@ Names say where an operator belongs: "attention.", "mlp." or "moe.", "norm.", "p
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
+
+import numpy as np
 
 from serried.workload.attention import attention_operators
 from serried.workload.linear import Region, linear, region_of
 from serried.workload.mlp import mlp_operators
-from serried.workload.spec import Block, Elementwise, Model, Operator, Shards
+from serried.workload.spec import Attend, Block, Elementwise, Gemm, Model, Operator, Shards
 
 __all__ = ["RECOMPUTED", "block_operators", "prediction_operators", "recomputed_operators"]
 
@@ -62,9 +65,35 @@ def prediction_operators(model: Model, shards: Shards, *, phase: Literal["forwar
 
 
 def recomputed_operators(operators: tuple[Operator, ...], recompute: str) -> tuple[Operator, ...]:
-    """Those of the forward `operators` of a block that backward runs again under `recompute` (a key of RECOMPUTED)."""
+    """Those of the forward `operators` of a block that backward runs again under `recompute`: a key of RECOMPUTED, or
+    "operators", where attention and every second matrix product are kept and the rest runs again."""
+    if recompute == "operators":
+        return _alternate(operators)
     beginnings = RECOMPUTED[recompute]
     return tuple(operator for operator in operators if operator.name.startswith(beginnings)) if beginnings else ()
+
+
+def _alternate(operators: tuple[Operator, ...]) -> tuple[Operator, ...]:
+    """What runs again when outputs of queries, values, attention, the gate and the last product are kept.
+
+    In the order query, key, value, output, gate, up, down of separate products that is every second one, as PyTorch's
+    selective checkpointing by operator does in common training recipes; experts are computed again as a whole.
+    """
+    core = next((operator for operator in operators if isinstance(operator, Attend)), None)
+    narrow = {operator.name.replace(".down", ".up"): operator.k for operator in operators
+              if isinstance(operator, Gemm) and operator.name in ("mlp.down", "moe.shared.down")}
+    again: list[Operator] = []
+    for operator in operators:
+        if operator is core or operator.name in ("mlp.down", "moe.shared.down"):
+            continue
+        if isinstance(operator, Gemm) and operator.name == "attention.qkv" and core is not None:
+            again.append(replace(operator, n=np.asarray(core.kv_heads * core.head_dim, dtype=np.float64)))
+        elif isinstance(operator, Gemm) and operator.name in narrow:
+            if np.any(operator.n > narrow[operator.name]):     # a gate is kept, the product beside it is not
+                again.append(replace(operator, n=operator.n - narrow[operator.name]))
+        else:
+            again.append(operator)
+    return tuple(again)
 
 
 def _norms(part: str, count: float, model: Model, region: Region) -> list[Operator]:

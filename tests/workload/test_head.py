@@ -60,3 +60,5 @@ def test_the_embedding_is_summed_or_scattered() -> None:
 def test_workspace_of_the_loss_by_hand() -> None:
     held = head_workspace_bytes(model(LLAMA), shards(tensor=[1.0, 4.0]))
     assert held == pytest.approx(np.array([1, 0.25]) * ROWS * VOCAB * (2 + 2 + 4))
+    plain = head_workspace_bytes(model(LLAMA), shards(), fused_loss=False)
+    assert plain == pytest.approx(ROWS * VOCAB * (2 + 4 + 4 + 4 + 2))

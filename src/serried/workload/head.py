@@ -88,7 +88,12 @@ def _loss(logits: Floats, rows: Floats, tensor: Floats, backward: bool, element_
     return found
 
 
-def head_workspace_bytes(model: Model, shards: Shards, *, element_bytes: float = 2.0) -> Floats:
-    """What logits and loss hold at their peak: logits, their softmax in single precision, and the gradient."""
+def head_workspace_bytes(model: Model, shards: Shards, *, element_bytes: float = 2.0,
+                         fused_loss: bool = True) -> Floats:
+    """What logits and loss hold at their peak: logits, their softmax in single precision, and the gradient.
+
+    fused_loss=False: a loss out of single kernels also holds logits cast to, and the gradient in, single precision.
+    """
     rows = shards.sequences * shards.query_tokens / shards.context
-    return floats(rows * model.vocab / shards.tensor * (2 * element_bytes + 4.0))
+    per_logit_bytes = 2 * element_bytes + (4.0 if fused_loss else 12.0)
+    return floats(rows * model.vocab / shards.tensor * per_logit_bytes)

@@ -207,6 +207,14 @@ def test_context_ranks_pass_keys_and_values() -> None:
     assert gathered.beside == "attention.core"
 
 
+def test_context_ranks_of_a_mixer_pass_states() -> None:
+    built = model(HYBRID)
+    mixer = next(block for block in built.blocks if block.attention and block.attention.kind == "linear")
+    operators = block_operators(built, mixer, shards(context=4.0), phase="forward")
+    assert named(operators, "attention.state_gather").payload_bytes == 4 * 2 * 8 * 32 * 32 * 4
+    assert not [operator for operator in operators if operator.name == "attention.context_gather"]
+
+
 def test_recompute_runs_the_named_parts_again() -> None:
     built = model(MIXTURE)
     forward = block_operators(built, built.blocks[0], shards(), phase="forward")

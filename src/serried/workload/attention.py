@@ -257,6 +257,10 @@ def _mixer(model: Model, spec: AttentionSpec, region: Region, decode: bool) -> l
         heads=floats(spec.state_value_heads / shards.tensor),
         kv_heads=floats(np.maximum(spec.state_key_heads / shards.tensor, 1.0)), head_dim=spec.state_key_dim,
         value_head_dim=spec.state_value_dim, backward=region.backward))
+    if not decode:     # every context rank starts from the states of those before it
+        state_bytes = shards.sequences * spec.state_value_heads * spec.state_key_dim * spec.state_value_dim * 4.0
+        found += exchange("attention.state_gather", "all_gather", "context",
+                          shards.context * state_bytes / shards.tensor, shards.context)
     found.append(Elementwise(name="attention.mixer_norm", read_bytes=(turns + 1) * gated, write_bytes=turns * gated,
                              kernels=2))
     found += linear("attention.out", rows, model.hidden, values, region)

@@ -77,7 +77,7 @@ def test_experts_are_cut_over_the_ranks_of_a_stage(mixture):
     ({"tp": 3}, "chips divide"), ({"tp": 16, "pp": 2}, "chips divide"), ({"pp": 16}, "stages hold blocks"),
     ({"micro_batch": 48}, "batch divides"), ({"ep": 2}, "experts divide"), ({"tp": 4, "expert_tp": 2},
                                                                            "expert tensor degree"),
-    ({"pp": 2, "virtual_stages": 3}, "chunks are equal"), ({"virtual_stages": 2}, "interleaving has chunks"),
+    ({"pp": 2, "virtual_stages": 6}, "chunks hold blocks"), ({"virtual_stages": 2}, "interleaving has chunks"),
     ({"pp": 4, "virtual_stages": 2, "schedule": "1f1b"}, "1f1b has one chunk"),
     ({"pp": 2, "virtual_stages": 4, "schedule": "zero-bubble"}, "zero-bubble has one or two chunks"),
     ({"pp": 8, "virtual_stages": 1, "schedule": "interleaved"}, "interleaving has chunks"),

@@ -31,7 +31,7 @@ def test_every_shipped_stack_reads_within_its_ranges(name):
 def test_names_as_people_print_them_find_their_stack():
     assert find_stack_name("NeMo 24.07") == "megatron-2024"
     assert find_stack_name("Megatron-LM") == "megatron-lm-2022"
-    assert find_stack_name("Megatron-LM 0.14") == "megatron-2024"
+    assert find_stack_name("Megatron-LM 0.14") == "megatron-core-2025"
     assert find_stack_name("Primus/Megatron-LM") == "primus"
     assert find_stack_name("NeMo AutoModel (PyTorch FSDP2)") == "automodel"
     assert find_stack_name("something nobody wrote") is None

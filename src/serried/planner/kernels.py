@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -15,33 +16,54 @@ from serried.compiler import operator_kernel_count, operator_time_s, quantise_ti
 from serried.fabric import collective_time_s
 from serried.planner.pieces import distinct_values, model_runs
 from serried.planner.spec import FORMATS, RECOMPUTE, WORK, Layouts, Machine
-from serried.workload import block_operators, embedding_operators, head_operators
-from serried.workload.operators import RECOMPUTED
-from serried.workload.spec import Attend, Elementwise, Exchange, Floats, Gemm, GroupedGemm, Operator, Shards, Training
+from serried.workload import (
+    RECOMPUTED,
+    block_operators,
+    embedding_operators,
+    head_operators,
+    prediction_operators,
+    recomputed_operators,
+)
+from serried.workload.spec import (
+    Attend,
+    Block,
+    Elementwise,
+    Exchange,
+    Floats,
+    Gemm,
+    GroupedGemm,
+    Model,
+    Operator,
+    Shards,
+    Training,
+)
 
-__all__ = ["KERNEL_KEYS", "KernelTimes", "kernel_times", "shards_of"]
+__all__ = ["KERNEL_KEYS", "KernelTimes", "kernel_times", "selective_recompute", "shards_of"]
 
 #: Columns of a layout that its kernels depend on.
 KERNEL_KEYS = ("tp", "cp", "ep", "expert_tp", "micro_batch", "sequence_parallel", "number_format")
 _INDEX = {name: position for position, name in enumerate(WORK)}
-#: Forward operators by the parts of a block that can be computed again; backward follows.
-_CORE, _ATTENTION, _MLP, _BACKWARD = range(4)
-_PARTS = {"selective": (_CORE,), "attention": (_CORE, _ATTENTION), "mlp": (_MLP,),
-          "full": (_CORE, _ATTENTION, _MLP), "none": ()}
+#: Forward operators by the parts of a block that can be computed again; backward; what "selective" repeats.
+_CORE, _ATTENTION, _MLP, _BACKWARD, _AGAIN = range(5)
+_PARTS = {"attention": (_CORE, _ATTENTION), "mlp": (_MLP,), "full": (_CORE, _ATTENTION, _MLP), "none": ()}
 _WIDE_FORMATS = ("bf16", "fp16", "tf32", "fp32")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelTimes:
-    """work_RGCS: seconds (and launches) of one pass of one micro-batch; weight_gemm_s_RS: weight gradients in it."""
+    """work_RGCS: seconds (and launches) of one pass of one micro-batch; selective_RCS: what "selective" repeats of it;
+    weight_gemm_s_RS: weight gradients in it."""
 
     work_RGCS: Floats
+    selective_RCS: Floats
     weight_gemm_s_RS: Floats
 
     def phases(self, recompute: int) -> Floats:
         """Forward, backward and recompute under one choice of RECOMPUTE: [R, P, C, S]. Ends are never recomputed."""
         forward = self.work_RGCS[:, :_BACKWARD].sum(axis=1)
-        again = self.work_RGCS[:, list(_PARTS[RECOMPUTE[recompute]])].sum(axis=1)
+        name = RECOMPUTE[recompute]
+        again = self.selective_RCS.copy() if name == "selective" else \
+            self.work_RGCS[:, list(_PARTS[name])].sum(axis=1)
         again[-2:] = 0.0
         return np.stack([forward, self.work_RGCS[:, _BACKWARD], again], axis=1)
 
@@ -59,21 +81,35 @@ def kernel_times(job: Training, machine: Machine, points: Layouts) -> KernelTime
     """Times of every piece at the shape points. Depends on the facts of the stack's recipe, never on its parameters."""
     model, shards = job.model, shards_of(job, points)
     fused = bool(machine.stack.facts.get("fused_attention", True))
+    again = selective_recompute(machine)
     runs = model_runs(model)
-    clock = _Clock(machine=machine, points=points, work=np.zeros((len(runs) + 2, 4, len(WORK), len(points))),
+    clock = _Clock(machine=machine, points=points, work=np.zeros((len(runs) + 2, 5, len(WORK), len(points))),
                    weight_gemm=np.zeros((len(runs) + 2, len(points))))
     for index, block in enumerate(runs):
-        forward = block_operators(model, block, shards, phase="forward", fused_attention=fused)
-        backward = block_operators(model, block, shards, phase="backward", fused_attention=fused)
-        clock.add_all(index, forward, forward=True)
-        clock.add_all(index, backward, forward=False)
-    clock.add_all(-2, embedding_operators(model, shards, phase="forward"), forward=True)
-    clock.add_all(-2, embedding_operators(model, shards, phase="backward"), forward=False)
-    clock.add_all(-1, head_operators(model, shards, phase="forward"), forward=True)
-    clock.add_all(-1, head_operators(model, shards, phase="backward"), forward=False)
+        forward, backward = (_operators(model, block, index, shards, phase, fused) for phase in ("forward", "backward"))
+        clock.add_all(index, forward)
+        clock.add_all(index, backward, part=_BACKWARD)
+        clock.add_all(index, recomputed_operators(forward, again), part=_AGAIN)
+    for index, ends in ((-2, embedding_operators), (-1, head_operators)):
+        clock.add_all(index, ends(model, shards, phase="forward"))
+        clock.add_all(index, ends(model, shards, phase="backward"), part=_BACKWARD)
     if machine.stack.facts.get("captured", False):
         clock.work[:, :, [_INDEX["kernels"], _INDEX["fusible_kernels"]]] = 0.0
-    return KernelTimes(work_RGCS=clock.work, weight_gemm_s_RS=clock.weight_gemm)
+    return KernelTimes(work_RGCS=clock.work[:, :_AGAIN], selective_RCS=clock.work[:, _AGAIN],
+                       weight_gemm_s_RS=clock.weight_gemm)
+
+
+def selective_recompute(machine: Machine) -> str:
+    """What the stack's recipe means by "selective", as the workload calls it."""
+    return "operators" if machine.stack.facts.get("selective", "core") == "operators" else "selective"
+
+
+def _operators(model: Model, block: Block, index: int, shards: Shards, phase: Literal["forward", "backward"],
+               fused_attention: bool) -> tuple[Operator, ...]:
+    """Of one block of a run; the run behind the model's own ones is that of the prediction blocks."""
+    if index < len(model.blocks):
+        return block_operators(model, block, shards, phase=phase, fused_attention=fused_attention)
+    return prediction_operators(model, shards, phase=phase, fused_attention=fused_attention)
 
 
 def _part_of(name: str) -> int:
@@ -91,19 +127,19 @@ class _Clock:
     work: Floats
     weight_gemm: Floats
 
-    def add_all(self, piece: int, operators: Iterable[Operator], *, forward: bool) -> None:
+    def add_all(self, piece: int, operators: Iterable[Operator], *, part: int | None = None) -> None:
+        """Add to `part`, or each forward operator to the part of the block that it belongs to."""
         for operator in operators:
-            part = _part_of(operator.name) if forward else _BACKWARD
-            column = self.work[piece, part]
+            column = self.work[piece, _part_of(operator.name) if part is None else part]
             if isinstance(operator, Exchange):
                 self._exchange(operator, column)
             else:
-                self._kernel(piece, operator, column, forward=forward)
+                self._kernel(piece, operator, column, forward=part != _BACKWARD)
 
     def _kernel(self, piece: int, operator: Operator, column: Floats, *, forward: bool) -> None:
         is_core = operator.name.startswith(RECOMPUTED["selective"])
         time_s = self._time_s(operator)
-        launches = operator_kernel_count(operator)
+        launches = self._launches(operator)
         if isinstance(operator, Elementwise):
             fusible = operator.fusible and not is_core
             column[_INDEX["attention" if is_core else "fusible" if fusible else "memory"]] += time_s
@@ -115,6 +151,13 @@ class _Clock:
             if operator.phase == "backward_weight":
                 self.weight_gemm[piece] += time_s
             self._cast(operator, column, forward=forward)
+
+    def _launches(self, operator: Operator) -> Floats:
+        """Launches over S; software without a grouped kernel launches the product of each expert by itself."""
+        count = operator_kernel_count(operator)
+        if isinstance(operator, GroupedGemm) and not self.machine.stack.facts.get("grouped_kernel", True):
+            return np.asarray(count * np.broadcast_to(operator.groups, len(self.points)), dtype=np.float64)
+        return np.full(len(self.points), float(count))
 
     def _time_s(self, operator: Operator) -> Floats:
         """Seconds over S; each format is asked once, for distinct shapes only."""
@@ -150,7 +193,7 @@ class _Clock:
                 rows, operator.k, chip=self.machine.chip, number_format=name,
                 parameters=self.machine.profile.parameters("quantise", name)), len(chosen))
             column[_INDEX["fusible" if forward else "memory"], chosen] += time_s[chosen]
-            column[_INDEX["fusible_kernels" if forward else "kernels"], chosen] += 1.0
+            column[_INDEX["fusible_kernels" if forward else "kernels"], chosen] += self._launches(operator)[chosen]
 
     def _exchange(self, operator: Exchange, column: Floats) -> None:
         points = self.points

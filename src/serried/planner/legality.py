@@ -32,7 +32,8 @@ class Rule:
     """One law of layouts.
 
     columns: those that `holds` reads. holds(columns, job, machine) -> True where the law is kept.
-    redundant: the layout could run, but equals one that is already in the space; a user's own layout may break it.
+    redundant: the layout could run, but has no place of its own in the space: it equals another one, or splits blocks
+    unevenly over chunks; a user's own layout may break it.
     """
 
     name: str
@@ -106,10 +107,12 @@ def _expert_width_divides(c: Columns, job: Training, _: Machine) -> Bools:
 
 
 def _equal_chunks(c: Columns, job: Training, _: Machine) -> Bools:
-    """Chunks are equal, or become so when embedding and head (or one of them) take the place of a block."""
+    """Chunks are equal, or become so when embedding, head and prediction blocks take the places of blocks."""
     layers, chunks = job.model.layer_count, c["pp"] * c["virtual_stages"]
-    return np.asarray((c["virtual_stages"] == 1) | _divides(layers, chunks) | _divides(layers + 1, chunks)
-                      | _divides(layers + 2, chunks))
+    equal = c["virtual_stages"] == 1
+    for places in range(3 + job.model.prediction_blocks):
+        equal = equal | _divides(layers + places, chunks)
+    return np.asarray(equal)
 
 
 def _format_known(c: Columns, _: Training, machine: Machine) -> Bools:
@@ -158,7 +161,7 @@ LEGALITY: tuple[Rule, ...] = (
              job.global_batch_sequences, _dp(c, machine) * np.maximum(c["micro_batch"], 1)),
          broken="dp * micro_batch does not divide the global batch",
          remedy="Choose another micro-batch, more tp * cp * pp, or another global batch."),
-    Rule(name="chunks are equal", columns=("pp", "virtual_stages"), holds=_equal_chunks,
+    Rule(name="chunks are equal", columns=("pp", "virtual_stages"), holds=_equal_chunks, redundant=True,
          broken="the blocks do not divide into pp * virtual_stages chunks", remedy="Choose other virtual stages."),
     Rule(name="chunks hold blocks", columns=("pp", "virtual_stages"),
          holds=lambda c, job, machine: (c["virtual_stages"] >= 1) & (

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serried.errors import NoAnswer
-from serried.planner.kernels import KERNEL_KEYS, shards_of
+from serried.planner.kernels import KERNEL_KEYS, selective_recompute, shards_of
 from serried.planner.pieces import Points, data_degree, micro_batch_count, model_runs, stage_counts
 from serried.planner.spec import FORMATS, MEMORY_CAUSES, RECOMPUTE, SCHEDULES, STAGES, Layouts, Machine
 from serried.workload import (
@@ -173,13 +173,13 @@ def _activations(job: Training, machine: Machine, layouts: Layouts) -> tuple[Flo
                                                                           strict=True)}:
             here = np.flatnonzero((chosen.number_format == number_format) & (chosen.recompute == recompute))
             cut = _shards_at(shards, here)
-            whole, left = (activation_bytes(job.model, block, cut, recompute=kind, fused_attention=fused,
-                                            number_format=FORMATS[number_format])
-                           for kind in ("none", RECOMPUTE[recompute]))
+            kind = RECOMPUTE[recompute] if RECOMPUTE[recompute] != "selective" else selective_recompute(machine)
+            whole, left = (activation_bytes(job.model, block, cut, recompute=how, fused_attention=fused,
+                                            number_format=FORMATS[number_format]) for how in ("none", kind))
             kept[index, here] = left
             # what is recomputed, and the gradients that flow through one block, live for a moment
             working[here] = np.maximum(working[here], whole - left + 0.5 * whole)
-    logits = head_workspace_bytes(job.model, shards)
+    logits = head_workspace_bytes(job.model, shards, fused_loss=bool(machine.stack.facts["fused_loss"]))
     return kept[:, points.where], working[points.where], logits[points.where]
 
 

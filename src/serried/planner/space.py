@@ -140,7 +140,8 @@ def _candidates(name: str, job: Training, machine: Machine, pinned: Mapping[str,
     if name == "micro_batch":
         return _divisors(job.global_batch_sequences)
     if name == "virtual_stages":
-        return np.unique(np.concatenate([_divisors(layers), _divisors(layers + 1), _divisors(layers + 2)]))
+        places = range(3 + job.model.prediction_blocks)
+        return np.unique(np.concatenate([_divisors(layers + extra) for extra in places]))
     if name == "number_format":
         names = [recipe for engine, recipe in _DEFAULT_FORMATS.items() if engine in machine.chip.number_formats]
         if "bf16" not in names and "fp16" in machine.chip.number_formats:

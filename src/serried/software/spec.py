@@ -53,16 +53,21 @@ STACK_PARAMETERS: Mapping[str, StackParameter] = {
 
 #: What a recipe does, with the value that holds where a stack file is silent. Facts are read in documentation and
 #: source, never fitted. *_bytes: per parameter. sharding: the recipe's default (0 to 3) when a run prints none.
-#: fused_attention: scores never leave the chip; captured: launches are replayed from a graph, the host does not wait;
+#: selective: what recompute "selective" means there: "core" repeats the attention core, "operators" all but attention
+#: and every second product; fused_loss: one kernel from logits to gradient.
+#: fused_attention: scores never leave the chip; grouped_kernel: the products of all experts are one launch, not one
+#: each; captured: launches are replayed from a graph, the host does not wait;
 #: overlap_*: the recipe runs the traffic of that axis beside compute. scattered_sends: between stages each tensor rank
 #: sends its piece of an activation that all of them hold. reserved_bytes: what runtime and communication
 #: library hold before the first tensor; fragmentation: share of the tensors' bytes that the allocator loses.
 STACK_FACTS: Mapping[str, object] = {
     "kind": "training", "release": "", "library": "",
     "sequence_parallel": True, "sharding": 1, "recompute": "none", "fused_attention": True, "captured": False,
+    "grouped_kernel": True,
     "overlap_data": True, "overlap_tensor": False, "overlap_pipeline": False,
     "weight_bytes": 2.0, "gradient_bytes": 4.0, "optimizer_bytes": 12.0, "reduce_bytes": 4.0,
-    "scattered_sends": True, "reserved_bytes": 2.0e9, "fragmentation": 0.03, "notes": "",
+    "selective": "core", "fused_loss": True, "scattered_sends": True,
+    "reserved_bytes": 2.0e9, "fragmentation": 0.03, "notes": "",
 }
 
 

@@ -24,6 +24,8 @@ class SourceAssumption:
     match: text that url, source or framework of its rows contain ("" = any). reason: the physical argument.
     fill: column to value where the column is blank; fsdp: likewise for rows that shard everything. sequences,
     recomputes: tokens and recompute by the beginning of the model's name, as the source's recipes have them.
+    recompute_words: what the source's words for recompute mean in the planner's. one_layer_chunks: a pipeline without a
+    printed number of chunks has one layer in each. adapter_mlp: low-rank adapters stand on the MLP too.
     flop_count: how the source counts the FLOPs behind its TFLOP/s ("" = unknown, such rows are skipped).
     """
 
@@ -34,12 +36,15 @@ class SourceAssumption:
     fsdp: Mapping[str, str] = field(default_factory=dict)
     sequences: Mapping[str, int] = field(default_factory=dict)
     recomputes: Mapping[str, str] = field(default_factory=dict)
+    recompute_words: Mapping[str, str] = field(default_factory=dict)
     dtype_of_chip: Mapping[str, str] = field(default_factory=dict)
     fabric_of_chip: Mapping[str, str] = field(default_factory=dict)
     recompute_choices: tuple[str, ...] = ("none", "selective", "mlp", "full")
     flop_count: str = ""
     finer_fp8_note: str = ""
     adapter_rank: int = 16
+    adapter_mlp: bool = True
+    one_layer_chunks: bool = False
     expert_tp: int = 0
     one_micro_batch: bool = False
 

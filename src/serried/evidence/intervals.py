@@ -4,7 +4,7 @@ The half-width of an interval is the 80th percentile of |ln(measured / predicted
 area, evidence class and kind (operator kind for kernels, stack for training), folds weighing alike, so that a fold with
 thousands of rows does not speak for the others. Training residuals are those of stacks fitted without the case's own
 fold (see `calibration.stack`). A chip whose figures are estimated and a stack that is not known widen it in quadrature.
-Shipped in `data/evidence/spreads.toml`, rebuilt by `python -m serried.calibration spreads`.
+Shipped in `data/evidence/spreads.toml`, rebuilt by `python -m serried.calibration.spreads`.
 """
 
 from __future__ import annotations
@@ -86,9 +86,17 @@ def interval(area: str, evidence_class: str, kind: str = "", *, extra: Sequence[
     return math.exp(-width), math.exp(width)
 
 
+def kinds_of(results: CaseResults) -> Sequence[str]:
+    """What residuals are told apart by: the reader's own `kind`, with the operator, operation or format it names."""
+    named = [results.groups[name] for name in ("operator", "operation", "kernel", "kind", "format")
+             if name in results.groups and not (name == "format" and results.area == "training")]
+    return ["/".join(word for word in words if word) for words in zip(*named, strict=True)] if named \
+        else [""] * len(results.ids)
+
+
 def with_intervals(results: CaseResults) -> CaseResults:
     """The same cases with `low` and `high` in their own units, around every prediction."""
-    kinds = results.groups.get("kind", [""] * len(results.ids))
+    kinds = kinds_of(results)
     extras = results.groups.get("extra_spread", [""] * len(results.ids))
     widths = np.array([half_width(results.area, evidence_class, kind, extra=[float(extra)] if extra else ())
                        for evidence_class, kind, extra in zip(results.evidence_class, kinds, extras, strict=True)])
@@ -102,7 +110,7 @@ def measured_spreads(results: CaseResults, residuals: Floats | None = None) -> l
     with np.errstate(divide="ignore", invalid="ignore"):
         found = np.log(results.measured / results.predicted) if residuals is None else residuals
     used &= np.isfinite(found)
-    kinds = np.array(results.groups.get("kind", [""] * len(results.ids)), dtype=object)
+    kinds = np.array(kinds_of(results), dtype=object)
     classes, folds = np.array(results.evidence_class, dtype=object), np.array(results.fold or results.ids, dtype=object)
     spreads = []
     for evidence_class in EVIDENCE_CLASSES:
@@ -130,7 +138,7 @@ def _fold_quantile(errors: Floats, folds: NDArray[np.object_], level: float = 0.
 def spread_text(spreads: Sequence[Spread]) -> str:
     """The spreads file as TOML text."""
     lines = ['schema = "serried/spreads/1"', "",
-             "# Rebuilt by `python -m serried.calibration spreads` from the shipped measurements; widths in ln.", ""]
+             "# Rebuilt by `python -m serried.calibration.spreads` from the shipped measurements; widths in ln.", ""]
     for spread in spreads:
         lines += ["[[spread]]", f'area = "{spread.area}"', f'evidence_class = "{spread.evidence_class}"',
                   f'kind = "{spread.kind}"', f"half_width = {spread.half_width}", f"case_count = {spread.case_count}",

@@ -38,7 +38,9 @@ def model_of_row(cells: Cells, source: SourceAssumption, assumptions: Assumption
         model = replace(model, prediction_blocks=1)
     elif model.prediction_blocks:
         model = replace(model, prediction_blocks=0)
-    return replace(model, adapter_rank=source.adapter_rank) if _ADAPTER.search(printed) else model
+    if not _ADAPTER.search(printed):
+        return model
+    return replace(model, adapter_rank=source.adapter_rank, adapter_mlp=source.adapter_mlp)
 
 
 def _from_columns(cells: Cells, name: str) -> Model:

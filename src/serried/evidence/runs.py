@@ -194,9 +194,10 @@ def _layout(cells: Cells, source: SourceAssumption, model: Model, degrees: Mappi
     noted = re.search(r"remat_policy=(\w+)", cells["notes"])
     if noted and not recompute:
         recompute = {"full": "full", "minimal": "selective"}.get(noted[1], "mlp")
+    recompute = source.recompute_words.get(recompute, recompute)
     if recompute not in ("", "none", "selective", "mlp", "attention", "full"):
         raise Unusable(f"recompute = {recompute!r} is not a known choice")
-    virtual = cells.whole("vpp", most=1e4) or 1
+    virtual = cells.whole("vpp", most=1e4) or _chunks(source, model, degrees["pp"])
     experts = max((block.mlp.experts for block in model.blocks if block.mlp), default=0)
     bubble_free = re.search(r"zero-bubble|zbv|zbb", cells["notes"]) is not None
     schedule = "zero-bubble" if bubble_free else "interleaved" if virtual > 1 and degrees["pp"] > 1 else "1f1b"
@@ -209,6 +210,12 @@ def _layout(cells: Cells, source: SourceAssumption, model: Model, degrees: Mappi
         "recompute": recompute, "schedule": schedule, "number_format": _format(cells, source),
         "sequence_parallel": degrees["tp"] > 1 and cells["sequence_parallel"] not in ("0", ""),
         "overlap_data": True, "overlap_tensor": degrees["tp"] > 1}
+
+
+def _chunks(source: SourceAssumption, model: Model, pp: int) -> int:
+    """Chunks per stage where none are printed."""
+    layers, rest = divmod(model.layer_count, pp)
+    return layers if source.one_layer_chunks and not rest else 1
 
 
 def _format(cells: Cells, source: SourceAssumption) -> str:

@@ -21,7 +21,7 @@ def mlp_operators(model: Model, spec: MlpSpec, region: Region) -> list[Operator]
 
 def _dense(part: str, model: Model, spec: MlpSpec, width: int, rows: Floats, region: Region) -> list[Operator]:
     inner = width / region.shards.tensor
-    adapted = part == "mlp"
+    adapted = part == "mlp" and model.adapter_mlp
     found = linear(f"{part}.up", rows, inner * (2 if spec.gated else 1), model.hidden, region, adapted=adapted)
     found.append(activation(f"{part}.activation", rows * inner, spec, region))
     return found + linear(f"{part}.down", rows, model.hidden, inner, region, adapted=adapted)

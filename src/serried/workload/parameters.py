@@ -124,7 +124,7 @@ def _adapter(model: Model, block: Block) -> int:
     if spec is not None and spec.kind == "full":
         ends += hidden + spec.heads * spec.head_dim + spec.kv_heads * (spec.head_dim + spec.value_head_dim)
         ends += spec.heads * spec.value_head_dim + hidden
-    if block.mlp is not None and not block.mlp.experts:
+    if model.adapter_mlp and block.mlp is not None and not block.mlp.experts:
         ends += hidden + block.mlp.width * (2 if block.mlp.gated else 1) + block.mlp.width + hidden
     return model.adapter_rank * ends
 

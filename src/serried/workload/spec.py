@@ -102,7 +102,8 @@ class Model:
 
     learned_positions: rows of a learned position table, 0 with rotary or ALiBi.
     prediction_blocks: multi-token-prediction blocks beyond the main ones (counted apart from `layer_count`).
-    adapter_rank: 0 = all weights are trained; else low-rank adapters of that rank on frozen weights.
+    adapter_rank: 0 = all weights are trained; else low-rank adapters of that rank on frozen weights, on the projections
+    of attention and (adapter_mlp) of the dense MLP.
     """
 
     name: str
@@ -115,6 +116,7 @@ class Model:
     max_positions: int = 0
     prediction_blocks: int = 0
     adapter_rank: int = 0
+    adapter_mlp: bool = True
     source: str = ""
 
     @property

@@ -1,0 +1,62 @@
+"""Rebuild the spreads behind every interval from the shipped measurements.
+
+    python -m serried.calibration.spreads   # rewrites data/evidence/spreads.toml, deterministically
+
+Kernels and collectives: residuals of the calibrate cases. Training: residuals of each run under its stack fitted
+without the run's own fold. An area whose cases are all unseen (serving) has no calibrate residuals and keeps what an unmeasured
+area gets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+
+import numpy as np
+
+from serried.calibration.training_stacks import FamilyFit, fit_training_stacks
+from serried.evidence.harness import READERS, run_evidence
+from serried.evidence.intervals import SPREADS_FILE, Spread, measured_spreads, spread_text
+from serried.evidence.spec import CaseResults
+from serried.workload import Floats
+
+__all__ = ["all_spreads", "joined"]
+
+
+def all_spreads(*, progress: Callable[[str], None] | None = None) -> list[Spread]:
+    """Spreads of every area, sorted by area, class and kind."""
+    found: list[Spread] = []
+    for area in dict.fromkeys(reader.area for reader in READERS):
+        parts = [results for _, results in run_evidence([area]).parts if results.area == area]
+        if not parts:
+            continue
+        whole = joined(parts)
+        residuals = unseen_residuals(whole, fit_training_stacks()) if area == "training" else None
+        spreads = measured_spreads(whole, residuals)
+        found += spreads
+        if progress is not None:
+            progress(f"{area}: {len(spreads)} spreads from {len(whole.ids)} cases")
+    return found
+
+
+def unseen_residuals(results: CaseResults, fits: Sequence[FamilyFit]) -> Floats:
+    """ln(measured / predicted) of the time of each case under the fit without its fold; NaN where there is none."""
+    by_id = {identity: residual for fit in fits for identity, residual in zip(fit.ids, fit.fit.unseen_R, strict=True)}
+    return np.array([by_id.get(identity, np.nan) for identity in results.ids])
+
+
+def joined(parts: Sequence[CaseResults]) -> CaseResults:
+    """Several parts of one area as one; groups that a part lacks are empty there."""
+    names = list(dict.fromkeys(name for part in parts for name in part.groups))
+    columns = {
+        column.name: np.concatenate([getattr(part, column.name) for part in parts])
+        if isinstance(getattr(parts[0], column.name), np.ndarray)
+        else [value for part in parts for value in (getattr(part, column.name) or [""] * len(part.ids))]
+        for column in fields(CaseResults) if column.name not in ("area", "groups")}
+    groups = {name: [value for part in parts for value in part.groups.get(name, [""] * len(part.ids))]
+              for name in names}
+    return replace(parts[0], groups=groups, **columns)
+
+
+if __name__ == "__main__":
+    SPREADS_FILE.write_text(spread_text(all_spreads(progress=print)), encoding="utf-8")

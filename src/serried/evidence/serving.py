@@ -13,23 +13,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from serried.compiler import profile_for
+from serried.compiler import ENGINE_FORMAT, profile_for
 from serried.errors import SerriedError
 from serried.evidence.cells import Cells, Unusable
 from serried.evidence.spec import CaseResults
 from serried.fabric import read_fabric
 from serried.planner.spec import Machine
 from serried.serving import Deployments, ServingEstimate, deployment
-from serried.serving.static import LaunchNote, estimate_noted
+from serried.serving.peak import refuse_above_peak
+from serried.serving.static import LaunchNote, Loop, estimate_noted
 from serried.silicon import read_chip
 from serried.software import perfect_stack, stack_for
 from serried.workload import Model, read_model
-from serried.workload.spec import Serving
+from serried.workload.spec import Floats, Serving
 
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["COLUMNS", "Point", "evaluate", "launch_note", "points_of"]
+__all__ = ["COLUMNS", "METRICS", "Point", "evaluate", "launch_note", "points_of", "refuse_impossible", "shown"]
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "settings": ("id", "chip", "n_chips", "model", "dtype", "engine", "setting", "input_len", "output_len",
@@ -45,7 +46,7 @@ _RECIPES = {"": "bf16", "bf16": "bf16", "bfloat16": "bf16", "fp16": "fp16", "hal
             "int8w8a8": "int8", "w8a8int8": "int8"}
 #: Metric to the attribute of the estimate and the factor to the unit in which it is shown. A tail of the first token
 #: is that of requests that arrive together; the median step between tokens is one that no prefill interrupts.
-_METRICS: Mapping[str, tuple[str, float]] = {
+METRICS: Mapping[str, tuple[str, float]] = {
     "output_throughput": ("output_tokens_per_s", 1.0),
     "output_throughput_per_chip": ("output_tokens_per_s_per_chip", 1.0),
     "ttft": ("ttft_s", 1e3), "ttft_mean": ("ttft_s", 1e3), "ttft_p50": ("ttft_s", 1e3),
@@ -102,28 +103,43 @@ def predict(point: Point) -> tuple[float, str, str | None]:
     """(predicted in the point's unit, evidence class, reason when skipped)."""
     if point.skipped is not None or point.job is None or point.layout is None:
         return float("nan"), "data sheet only", point.skipped
-    attribute, factor = _METRICS[point.metric]
+    attribute, factor = METRICS[point.metric]
     try:
         machine = machine_of(point.chip, int(point.layout.chip_count[0]), point.engine)
+        refuse_impossible(point, machine)
         estimate = estimate_noted(point.job, machine, point.layout, point.note)
     except SerriedError as error:
         return float("nan"), "data sheet only", str(error)
     if not estimate.fits[0]:
         return float("nan"), machine.profile.evidence_class, "no request fits the memory as modelled"
-    return shown(estimate, attribute) * factor, machine.profile.evidence_class, None
+    return float(np.ravel(shown(estimate, attribute))[0]) * factor, machine.profile.evidence_class, None
 
 
-def shown(estimate: ServingEstimate, attribute: str) -> float:
-    """One figure of an estimate of one deployment, as a benchmark with BENCHMARK_WAVES would report it.
+def refuse_impossible(point: Point, machine: Machine) -> None:
+    """BadInput, with the arithmetic, when a measured throughput is above the chip's peak."""
+    if point.job is None or point.layout is None or not point.metric.startswith("output_throughput"):
+        return
+    chips = int(point.layout.chip_count[0]) if point.metric == "output_throughput" else 1
+    new_tokens = point.job.input_tokens - point.job.cached_tokens + point.job.output_tokens
+    tokens_per_s = point.measured * new_tokens / max(point.job.output_tokens, 1)
+    native = replace(machine.chip, figures={
+        name: figure for name, figure in machine.chip.figures.items()
+        if not name.startswith("matrix_peak.") or name == f"matrix_peak.{ENGINE_FORMAT[point.number_format]}"})
+    refuse_above_peak(tokens_per_s, model=point.job.model, chip=native if native.number_formats else machine.chip,
+                      chip_count=chips, field=f"{point.metric} with {point.job.input_tokens} tokens in")
+
+
+def shown(estimate: ServingEstimate | Loop, attribute: str) -> Floats:
+    """One figure of an estimate, as a benchmark with BENCHMARK_WAVES would report it.
 
     The mean time to first token counts the first wave, whose requests arrive together and wait for half of each
     other, among the others.
     """
-    value = float(np.ravel(getattr(estimate, attribute))[0])
+    value: Floats = getattr(estimate, attribute)
     if attribute != "ttft_s":
         return value
-    together = 0.5 * float(np.ravel(estimate.prefill_s)[0] + np.ravel(estimate.ttft_burst_s)[0])
-    return value + max(together - value, 0.0) / BENCHMARK_WAVES
+    together = 0.5 * (estimate.prefill_s + estimate.ttft_burst_s)
+    return np.asarray(value + np.maximum(together - value, 0.0) / BENCHMARK_WAVES)
 
 
 @functools.cache
@@ -148,7 +164,7 @@ def _settings(cells: Cells) -> list[Point]:
 
 def _settings_point(cells: Cells, base: Point) -> Point:
     base = replace(base, measured=_need(cells, "value"))
-    if base.metric not in _METRICS:
+    if base.metric not in METRICS:
         raise Unusable(f"{base.metric} is not a figure of serving a language model")
     note = launch_note(cells["setting"])
     job = Serving(model=_model(base.model), input_tokens=int(_need(cells, "input_len")),

@@ -4,6 +4,8 @@ In: two fleets with their stacks and a job; or measured points. Out: a `Waterfal
 order-free attribution, intervals), or a `Diagnosis` (layer settings ranked by likelihood).
 """
 
+from serried.insight.diagnosis import diagnose, stack_found
+from serried.insight.measured import read_measured
 from serried.insight.serving_gap import gap_serving, serving_machine
 from serried.insight.spec import (
     LAYERS,
@@ -12,6 +14,7 @@ from serried.insight.spec import (
     Diagnosis,
     Explanation,
     Interval,
+    MeasuredPoint,
     Parity,
     Physical,
     Side,
@@ -19,5 +22,6 @@ from serried.insight.spec import (
 )
 from serried.insight.training_gap import gap_training
 
-__all__ = ["LAYERS", "Action", "Bar", "Diagnosis", "Explanation", "Interval", "Parity", "Physical", "Side",
-           "Waterfall", "gap_serving", "gap_training", "serving_machine"]
+__all__ = ["LAYERS", "Action", "Bar", "Diagnosis", "Explanation", "Interval", "MeasuredPoint", "Parity", "Physical",
+           "Side", "Waterfall", "diagnose", "gap_serving", "gap_training", "read_measured", "serving_machine",
+           "stack_found"]

@@ -16,8 +16,9 @@ from serried.insight.serving_game import UNIT_TOKENS, ServingGame
 from serried.insight.spec import Waterfall
 from serried.insight.waterfall import explain
 from serried.planner.spec import FORMATS, Machine
-from serried.serving import Deployments, default_deployment, estimate_static, search_static
+from serried.serving import Deployments, default_deployment, estimate_static, search_static, static_tables
 from serried.serving.search import launches
+from serried.serving.static import closed_loop
 from serried.software import Stack, stack_for
 from serried.workload.spec import Floats, Serving
 
@@ -52,6 +53,13 @@ class ServingContest:
         """Chip-seconds for 1,000 output tokens."""
         found = estimate_static(self.job, end.machine, self._row(end))
         return float(UNIT_TOKENS / found.output_tokens_per_s_per_chip[0])
+
+    def times_s(self, end: End[Deployments], stack: Mapping[str, Floats]) -> Floats:
+        """Chip-seconds for 1,000 output tokens under stack parameters (G,)."""
+        rows = self._row(end)
+        loop = closed_loop(self.job, rows, static_tables(self.job, end.machine, rows),
+                           {name: column[:, None] for name, column in stack.items()})
+        return np.asarray(UNIT_TOKENS * rows.chip_count / loop.output_tokens_per_s)[:, 0]
 
     def formats(self, machine: Machine) -> tuple[str, ...]:
         """Formats of SERVING_FORMATS that the chip's engines have."""

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from serried.economics import Cost
+from serried.planner.spec import Layouts
+from serried.serving.spec import Deployments
+from serried.workload.spec import Serving, Training
 
-__all__ = ["LAYERS", "LAYER_OF_PARAMETER", "Action", "Bar", "Diagnosis", "Explanation", "Interval", "Parity",
-           "Physical", "Side", "Waterfall"]
+__all__ = ["LAYERS", "LAYER_OF_PARAMETER", "Action", "Bar", "Diagnosis", "Explanation", "Interval",
+           "MeasuredPoint", "Parity", "Physical", "Side", "Waterfall"]
 
 #: The layers of a gap, from the ground up. Each is a switch between two settings; the game is over these seven.
 LAYERS: Mapping[str, str] = {
@@ -153,10 +156,33 @@ class Waterfall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredPoint:
+    """One figure that a user measured.
+
+    metric: a key of evidence.serving.METRICS, or "step_time" (s). value: in `unit`. layout: a table of one row, None
+    when the measurement does not say how the job was laid out. eager, fused: what is known of launches and fusion.
+    """
+
+    label: str
+    metric: str
+    value: float
+    unit: str
+    job: Serving | Training
+    layout: Deployments | Layouts | None = None
+    number_format: str = ""
+    eager: bool | None = None
+    fused: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """One combination of layer settings, how probable it is given the points, and what it predicts for them."""
+    """One combination of layer settings, how probable it is given the points, and what it predicts for them.
+
+    parameters: of the stack that these settings amount to, by their names.
+    """
 
     settings: Mapping[str, str]
+    parameters: Mapping[str, float]
     probability: float
     log_likelihood: float
     predicted: Sequence[float]
@@ -167,7 +193,7 @@ class Explanation:
 class Diagnosis:
     """Explanations of measured points, most probable first; marginals: probability of each setting of each layer."""
 
-    points: Sequence[Mapping[str, object]]
+    points: Sequence[MeasuredPoint]
     explanations: Sequence[Explanation]
     marginals: Mapping[str, Mapping[str, float]]
     combinations: int

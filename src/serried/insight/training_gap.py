@@ -141,6 +141,18 @@ class TrainingContest:
         step = assemble(kernel_table(self.job, end.machine, rows), end.machine.stack)
         return float(step.time_s[0]) * end.machine.chip_count / self.chip_count
 
+    def times_s(self, end: End[Layouts], stack: Mapping[str, Floats]) -> Floats:
+        """Seconds of a step with as many chips as the fleet has under stack parameters (G,).
+
+        Traffic that is to be hidden wholly has to run beside compute at all, whatever the layout says.
+        """
+        rows = with_format(end.layout, end.number_format, end.machine)
+        count = len(next(iter(stack.values())))
+        table = taken(kernel_table(self.job, end.machine, rows), np.zeros(count, dtype=np.intp))
+        table = replace(table, overlap_data_L=np.where(stack["data_overlap"] >= 1.0, 1.0, table.overlap_data_L),
+                        overlap_tensor_L=np.where(stack["tensor_overlap"] >= 1.0, 1.0, table.overlap_tensor_L))
+        return np.asarray(assemble(table, stack).time_s) * (end.machine.chip_count / self.chip_count)
+
     def formats(self, machine: Machine) -> tuple[str, ...]:
         """Formats of TRAINING_FORMATS that the chip's engines have."""
         return tuple(name for name in TRAINING_FORMATS if ENGINE_FORMAT[name] in machine.chip.number_formats)
@@ -174,8 +186,8 @@ class TrainingContest:
                 "micro_batch": [degree for degree in (1, 2, 4, 8) if batch % degree == 0],
                 "virtual_stages": [1, 2, 4, 5, 8, 10], "schedule": ["1f1b", "interleaved"],
                 "sequence_parallel": [False, True], "recompute": ["none", "selective", "full"],
-                "sharding": [1, 3], "overlap_data": [True],
-                "overlap_tensor": [bool(machine.stack.facts.get("overlap_tensor", False))]}
+                "sharding": [1, 3], "overlap_data": [False, True],
+                "overlap_tensor": sorted({False, bool(machine.stack.facts.get("overlap_tensor", False))})}
 
 
 def default_layout(job: Training, machine: Machine, *, number_format: str = "bf16") -> Layouts:

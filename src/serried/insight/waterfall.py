@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar, cast
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +36,6 @@ L = TypeVar("L")
 _TIMED_FIGURES = ("matrix_peak", "vector_peak", "core_count", "clock", "scratchpad_per_core", "cache",
                   "cache_bandwidth", "hbm_bandwidth", "launch")
 _COMPUTE = ("matrix_peak", "vector_peak", "core_count", "clock", "scratchpad_per_core", "launch")
-#: Parameter to the column of a training layout that switches it on.
-_OVERLAPS = {"tensor_overlap": "overlap_tensor", "data_overlap": "overlap_data"}
 _MEMORY = ("hbm_capacity", "hbm_bandwidth", "cache", "cache_bandwidth")
 
 
@@ -56,6 +54,9 @@ class Contest(Protocol[L]):
 
     def time_s(self, end: End[L]) -> float:
         """Seconds of the unit of work of one end."""
+
+    def times_s(self, end: End[L], stack: Mapping[str, Floats]) -> Floats:
+        """Seconds of the unit of work of one end for stack parameters (G,); overlap is on where it is perfect."""
 
     def formats(self, machine: Machine) -> tuple[str, ...]:
         """Number formats that the chip's engines have and that this kind of job is run in."""
@@ -207,18 +208,21 @@ def _parity(sides: tuple[Side, Side], machines: tuple[Machine, Machine], gap: In
 
 def _actions(contest: Contest[L], fleet: End[L], perfect: End[L], *, top: int = 3) -> list[Action]:
     """Every single move from the present software to perfect, best expected gain first."""
-    present = contest.time_s(fleet)
-    found = []
-    for name, value in fleet.machine.stack.parameters.items():
-        ideal = STACK_PARAMETERS[name].perfect
-        half = fleet.machine.stack.spreads.get(name, 0.0)
-        if value == ideal and half == 0.0:
-            continue
-        gains = [_with_parameter(contest, fleet, name, start) / _with_parameter(contest, fleet, name, ideal) - 1.0
-                 for start in (value, *_legal(name, value, half))]
+    parameters, spreads = fleet.machine.stack.parameters, fleet.machine.stack.spreads
+    names = [name for name, value in parameters.items()
+             if value != STACK_PARAMETERS[name].perfect or spreads.get(name, 0.0) > 0]
+    # Rows: the present; then for each parameter its value, its bounds, and perfect.
+    rows = [dict(parameters)]
+    for name in names:
+        value, ideal = parameters[name], STACK_PARAMETERS[name].perfect
+        rows += [{**parameters, name: moved} for moved in (value, *_legal(name, value, spreads.get(name, 0.0)), ideal)]
+    time_G = contest.times_s(fleet, {name: np.array([row[name] for row in rows]) for name in parameters})
+    present, found = float(time_G[0]), []
+    for name, (now, low, high, ideal) in zip(names, time_G[1:].reshape(-1, 4), strict=True):
+        gains = [float(start / ideal) - 1.0 for start in (now, low, high)]
         layer, words = ACTIONS[name]
-        found.append(Action(layer=layer, parameter=name, words=words, from_setting=f"{value:.3g}",
-                            to_setting=f"{ideal:.3g}",
+        found.append(Action(layer=layer, parameter=name, words=words, from_setting=f"{parameters[name]:.3g}",
+                            to_setting=f"{STACK_PARAMETERS[name].perfect:.3g}",
                             gain=Interval(value=gains[0], low=min(gains), high=max(gains))))
     for name, moved, before, after in (
             ("number_format", replace(fleet, number_format=perfect.number_format), fleet.number_format,
@@ -236,12 +240,3 @@ def _actions(contest: Contest[L], fleet: End[L], perfect: End[L], *, top: int = 
 def _legal(name: str, value: float, half: float) -> tuple[float, float]:
     spec = STACK_PARAMETERS[name]
     return max(value - half, min(spec.low, value)), min(value + half, max(spec.high, value))
-
-
-def _with_parameter(contest: Contest[L], end: End[L], name: str, value: float) -> float:
-    """Seconds with one parameter of the stack at `value`; traffic that is to be hidden has to be overlapped at all."""
-    if value == STACK_PARAMETERS[name].perfect and name in _OVERLAPS and hasattr(end.layout, _OVERLAPS[name]):
-        overlapping: dict[str, Any] = {_OVERLAPS[name]: np.array([True])}
-        end = replace(end, layout=replace(cast(Any, end.layout), **overlapping))
-    stack = replace(end.machine.stack, parameters={**end.machine.stack.parameters, name: value})
-    return contest.time_s(replace(end, machine=replace(end.machine, stack=stack)))

@@ -109,6 +109,12 @@ def _floats(frame: pl.DataFrame, name: str) -> Floats:
     return np.nan_to_num(values, nan=0.0)
 
 
+def _times_s(frame: pl.DataFrame, name: str) -> Floats:
+    """Microseconds as seconds; NaN where a cell is blank or no time."""
+    time_s: Floats = np.asarray(frame[name].cast(float, strict=False).to_numpy(), dtype=np.float64) * 1e-6
+    return np.where(np.isfinite(time_s) & (time_s > 0), time_s, np.nan)
+
+
 def _text(frame: pl.DataFrame, name: str) -> list[str]:
     return [value or "" for value in frame[name].to_list()]
 
@@ -132,8 +138,7 @@ def _plain_cases(frame: pl.DataFrame) -> AttentionCases:
     variant = ["bf16" if not cache else "fp8" if query or kind == "decode" else "fp8-cache"
                for kind, query, cache in zip(family, *eight_bit, strict=True)]
     keys = [f"{a:.0f},{b:.0f},{c:.0f},{d:.0f}" for a, b, c, d in zip(heads, kv_heads, head_dim, window, strict=True)]
-    times = {name.removesuffix("_us"): frame[name].cast(float).to_numpy() * 1e-6
-             for name in frame.columns if name.endswith("_us")}
+    times = {name.removesuffix("_us"): _times_s(frame, name) for name in frame.columns if name.endswith("_us")}
     return AttentionCases(chip=_text(frame, "chip"), family=family, variant=variant, shape=shape, key=keys,
                           validate=_validate(keys), unusable=[None] * frame.height, times_s=times)
 
@@ -156,7 +161,7 @@ def _latent_cases(frame: pl.DataFrame) -> AttentionCases:
     keys = [f"{a:.0f},{b:.0f}" for a, b in zip(heads, degree, strict=True)]
     releases = [" ".join(part for part in parts if part) for parts in zip(
         *(_text(frame, name) for name in ("backend", "bver", "kernel_source")), strict=True)]
-    time_s = frame["time_us"].cast(float).to_numpy() * 1e-6
+    time_s = _times_s(frame, "time_us")
     times = {release: np.where(np.array(releases) == release, time_s, np.nan) for release in dict.fromkeys(releases)}
     return AttentionCases(chip=_text(frame, "chip"), family=np.where(is_decode, "decode", "attention").tolist(),
                           variant=variant, shape=shape, key=keys, validate=_validate(keys), unusable=unusable,

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _explain(error, as_json="--json" in words)
         return error.exit_code
     except typer.exceptions.TyperException as error:
-        error.show(file=sys.stderr)
+        print(f"serried: {error}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted: nothing was written", file=sys.stderr)

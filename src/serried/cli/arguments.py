@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from serried.errors import BadInput
 from serried.fabric import Pool, read_fleet
@@ -38,9 +38,9 @@ def parse_job(model: Model, train: str | None, serve: str | None) -> Training | 
                    remedy="Say --train 8192x1024 or --serve 512/128@64.")
 
 
-def parse_pins(text: str | None, known: Mapping[str, object]) -> dict[str, list[int | str]]:
+def parse_pins(text: str | None, known: Sequence[str]) -> dict[str, Sequence[object]]:
     """`tp=8,pp=4|8,recompute=full`: choices pinned to one or several values each."""
-    pins: dict[str, list[int | str]] = {}
+    pins: dict[str, Sequence[object]] = {}
     for part in filter(None, (text or "").split(",")):
         name, _, values = part.partition("=")
         if name.strip() not in known or not values:

@@ -16,7 +16,7 @@ from serried.display.plain import plain
 from serried.display.progress import progress_bar
 from serried.display.terminal import console
 from serried.fabric import Pool
-from serried.insight import Waterfall, gap_serving
+from serried.insight import Waterfall, gap_serving, gap_training
 from serried.software import Stack, read_stack, stack_for
 from serried.workload import Serving, Training, read_model
 
@@ -68,11 +68,10 @@ def command(
 
 def _gap(job: Training | Serving, pools: tuple[Pool, Pool], stacks: list[Stack], formats: tuple[str, str],
          seed: int) -> Waterfall:
-    explain = {"stack": stacks[0], "rival_stack": stacks[1], "seed": seed}
-    if isinstance(job, Training):
-        from serried.insight import gap_training
-        return gap_training(job, *pools, number_format=formats[0], rival_number_format=formats[1], **explain)
-    return gap_serving(job, *pools, number_format=formats[0], rival_number_format=formats[1], **explain)
+    explain = gap_training if isinstance(job, Training) else gap_serving
+    answer: Waterfall = explain(job, *pools, number_format=formats[0], rival_number_format=formats[1], stack=stacks[0],  # type: ignore[operator]
+                                rival_stack=stacks[1], seed=seed)
+    return answer
 
 
 def _stack(name: str | None, pool: Pool, kind: str) -> Stack:

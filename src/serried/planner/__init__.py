@@ -24,11 +24,12 @@ from serried.planner.spec import (
     TrainingEstimate,
 )
 from serried.planner.step import assemble, concatenate_tables, estimate_of, estimate_training, kernel_table
+from serried.planner.timeline import Span, timeline
 
 __all__ = [
     "FORMATS", "LEGALITY", "MEMORY_CAUSES", "OBJECTIVES", "RECOMPUTE", "SCHEDULES", "STAGES", "TIME_CAUSES", "WORK",
-    "Layouts", "Machine", "MemoryEstimate", "Rule", "SearchResult", "StepTable", "StepTime", "TrainingEstimate",
+    "Layouts", "Machine", "MemoryEstimate", "Rule", "SearchResult", "Span", "StepTable", "StepTime", "TrainingEstimate",
     "assemble", "broken_rules", "concatenate_tables", "estimate_memory", "estimate_of", "estimate_training", "explain",
     "explain_memory", "kernel_table", "layout_chunks", "layout_space", "layouts_of", "machine_of", "refuse_illegal",
-    "search_training", "with_stack",
+    "search_training", "timeline", "with_stack",
 ]

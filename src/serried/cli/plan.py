@@ -1,0 +1,118 @@
+"""`serried plan MODEL --fleet F`: the best layouts of a training job, or the best deployments of a serving one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from serried.cli.arguments import one_pool, parse_job, parse_pins
+from serried.cli.plan_files import EMITTERS, EXPRESSIBLE, write_plan
+from serried.display.page import page, write_page
+from serried.display.plain import plain
+from serried.display.plan import plan_sections, print_plan
+from serried.display.progress import progress_bar
+from serried.display.terminal import console
+from serried.errors import BadInput
+from serried.evidence.intervals import interval
+from serried.planner import Machine, SearchResult, machine_of, search_training, timeline
+from serried.software import read_stack
+from serried.workload import Training, read_model
+
+__all__ = ["command"]
+
+#: What a search leaves alone unless it is asked: 74 million layouts of a large mixture of experts are 3.7 million
+#: without them, and nobody picks a format or gives up overlap for speed alone.
+PINNED: Mapping[str, Sequence[object]] = {"number_format": ["bf16"], "overlap_data": [True], "overlap_tensor": [False]}
+CHOICES = ("tp", "cp", "pp", "ep", "expert_tp", "virtual_stages", "micro_batch", "sharding", "recompute", "schedule",
+           "number_format", "sequence_parallel", "overlap_data", "overlap_tensor")
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="a model of the catalogue, or a path to a config.json")],
+    fleet: Annotated[str, typer.Option(help="CHIP:COUNT, a fleet of the catalogue, or a fleet file")],
+    train: Annotated[str | None, typer.Option(help="SEQxGLOBAL_BATCH, in tokens x sequences")] = None,
+    serve: Annotated[str | None, typer.Option(help="INPUT/OUTPUT@CONCURRENCY, in tokens / tokens @ requests")] = None,
+    top: Annotated[int, typer.Option(min=1, max=1000, help="how many to show, best first")] = 10,
+    stack: Annotated[str | None, typer.Option(help="the software; default: the best known on this chip")] = None,
+    pin: Annotated[str | None, typer.Option(help="choices to fix, e.g. tp=8,pp=4|8,recompute=full")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="search formats and overlap too (minutes)")] = False,
+    objective: Annotated[str, typer.Option(help="step_time or usd_per_token")] = "step_time",
+    emit: Annotated[str | None, typer.Option(help=f"files of the best: {', '.join(EMITTERS)}; comma-separated")] = None,
+    out: Annotated[Path, typer.Option(help="folder for what is emitted")] = Path("plan"),
+    html: Annotated[Path | None, typer.Option(help="write one self-contained page")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="an answer for programs")] = False,
+) -> None:
+    """Search every legal layout of a job on a fleet."""
+    job = parse_job(read_model(model), train, serve)
+    pool = one_pool(fleet, "--fleet")
+    wanted = _emitters(emit)
+    if not isinstance(job, Training):
+        from serried.cli.plan_serving import plan_serving
+
+        plan_serving(job, pool, stack=stack, top=top, pins=parse_pins(pin, ("weight_formats", "cache_formats")),
+                     emit=wanted, as_json=as_json, html=html)
+        return
+    machine = machine_of(pool, stack=None if stack is None else read_stack(stack, pool.chip.family))
+    choices: dict[str, Any] = {} if everything else dict(PINNED)
+    for name in wanted:
+        choices |= EXPRESSIBLE.get(name, {})
+    choices |= parse_pins(pin, CHOICES)
+    with progress_bar("layouts", quiet=as_json) as report:
+        found = search_training(job, machine, top=top, objective=objective, progress=report and (
+            lambda done, _: report(done, done)), **choices)
+    spread = interval("training", machine.profile.evidence_class, machine.stack.name)
+    written = write_plan(job, machine, found, wanted, out) if wanted else []
+    if html is not None:
+        spans = timeline(found.estimate, found.layouts, 0)
+        title = f"{job.model.name} on {machine.chip_count} {machine.chip.name}"
+        write_page(html, page(title, _lead(job, machine), plan_sections(found, machine, spread, spans),
+                              footer="serried plan; intervals are 80 %."))
+    if as_json:
+        print(json.dumps(_answer(job, machine, found, spread, written)))
+        return
+    screen = console()
+    screen.print(_lead(job, machine), markup=False)
+    print_plan(found, machine, spread, screen, searched=choices)
+    for path in [*written, *([html] if html else [])]:
+        screen.print(f"written: {path}", markup=False)
+
+
+def _emitters(text: str | None) -> list[str]:
+    wanted = [name.strip() for name in (text or "").split(",") if name.strip()]
+    for name in wanted:
+        if name not in EMITTERS:
+            raise BadInput(field="--emit", value=name, expected=f"some of {', '.join(EMITTERS)}",
+                           remedy="Separate them by commas.")
+    return wanted
+
+
+def _lead(job: Training, machine: Machine) -> str:
+    return (f"{job.model.name}, {job.sequence_tokens:,} tokens x {job.global_batch_sequences:,} sequences a step, on "
+            f"{machine.chip_count:,} {machine.chip.name} ({machine.fabric.name}), {machine.stack.name}")
+
+
+def _answer(job: Training, machine: Machine, found: SearchResult, spread: tuple[float, float],
+            written: Sequence[Path]) -> dict[str, Any]:
+    estimate, rows = found.estimate, []
+    for row in range(len(found.layouts)):
+        time_s = float(estimate.time_s[row])
+        rows.append({
+            "layout": found.layouts.row(row), "step_time_s": time_s, "low_s": time_s * spread[0],
+            "high_s": time_s * spread[1], "tokens_per_s_per_chip": estimate.tokens / time_s / machine.chip_count,
+            "time_by_cause_s": {cause: float(column[row]) for cause, column in estimate.time_by_cause_s.items()},
+            "memory_bytes": float(estimate.memory_bytes[row]),
+            "memory_by_cause_bytes": {cause: float(column[row])
+                                      for cause, column in estimate.memory_by_cause_bytes.items()},
+            "energy_j": float(estimate.energy_j[row]), "price_usd": float(estimate.price_usd[row])})
+    answer: dict[str, Any] = plain({
+        "schema": "serried/plan/1", "job": {"model": job.model.name, "sequence_tokens": job.sequence_tokens,
+                                            "global_batch_sequences": job.global_batch_sequences},
+        "chip": machine.chip.name, "chip_count": machine.chip_count, "stack": machine.stack.name,
+        "evidence_class": machine.profile.evidence_class, "layouts": rows, "evaluated": found.evaluated,
+        "fitting": found.fitting, "rejected": found.rejected, "written": [str(path) for path in written],
+        "timing": {"items": found.evaluated, "unit": "layouts", "wall_s": found.wall_s}})
+    return answer

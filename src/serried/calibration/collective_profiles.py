@@ -1,7 +1,7 @@
 """Rebuild the shipped collective profiles from the shipped measurements.
 
 Which profile is fitted on which rows stands in `data/evidence/collective-fits.toml`; only rows marked `calibrate` are
-read.
+read. `python -m serried.calibration.collective_profiles` runs it (about three minutes).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serried.calibration.collectives import CollectiveFit, fit_collectives
+from serried.catalogue import read_entry
 from serried.catalogue.entry import DATA, read_toml
 from serried.fabric import CollectiveProfile, read_collectives, read_fabric
 from serried.fabric.observations import Observations, observe, read_columns
@@ -33,24 +34,36 @@ def rebuild_collectives(folder: Path | None = None, *, progress: Callable[[str],
     Returns the fits in the order of the plan. Deterministic: the same files give the same bytes.
     """
     folder = DATA / "collectives" if folder is None else folder
+    plan = read_toml(DATA / "evidence" / "collective-fits.toml")["fit"]
+    for step in plan:  # a profile must have a table before rows can name it
+        if not (DATA / "collectives" / f"{step['profile']}.toml").exists():
+            (DATA / "collectives" / f"{step['profile']}.toml").write_text(
+                profile_toml(dataclasses.replace(read_collectives(step["start"]), name=step["profile"])))
     observed = [observe(read_columns(DATA / "measurements" / "network" / name), file=name) for name in _FILES]
     fitted: dict[str, CollectiveProfile] = {}
     fits = []
-    for step in read_toml(DATA / "evidence" / "collective-fits.toml")["fit"]:
-        rows = _joined([part.take(_wanted(part, step)) for part in observed])
+    for step in plan:
+        seen = _joined([part.take(_wanted(part, step)) for part in observed])
+        rows = _averaged(seen)
         start = fitted[step["start"]] if step["start"] in fitted else read_collectives(step["start"])
+        if "with" in step:
+            extra = read_entry("collectives", step["with"], PARAMETER_UNITS).figures
+            start = dataclasses.replace(start, parameters={
+                **start.parameters, **{name: figure.value for name, figure in extra.items()}})
         fabric = dataclasses.replace(read_fabric(step["fabrics"][0]), profile=start)
         free = [name for name in start.parameters if _matches(name, step["free"])
                 and not _matches(name, step.get("held", ()))]
-        source = f"fitted on {len(rows)} calibrate rows: {', '.join(sorted(set(rows.source)))}"
-        fit = fit_collectives(rows, fabric, free=free, name=step["profile"], source=source)
-        profile = dataclasses.replace(fit.profile, library=step["library"])
+        source = f"fitted on {len(seen)} calibrate rows: {', '.join(sorted(set(seen.source)))}"
+        fit = fit_collectives(rows, fabric, free=free, name=step["profile"], source=source,
+                              starts=step.get("starts", 1))
+        profile = dataclasses.replace(fit.profile, library=step["library"], network_evidence_class=(
+            "same family" if step["rows"] == "inside" else fit.profile.evidence_class))
         fitted[step["profile"]] = profile
         fits.append((step["profile"], fit))
         (folder / f"{step['profile']}.toml").write_text(
             profile_toml(profile, title=step["title"], measured=set(free)), encoding="utf-8")
         if progress is not None:
-            progress(f"{step['profile']} {step['rows']}: {len(rows)} rows, median error "
+            progress(f"{step['profile']} {step['rows']}: {len(seen)} rows, median error "
                      f"{fit.median_abs_error:.1%}, 80 % within {fit.spread:.1%}")
     return fits
 
@@ -64,7 +77,23 @@ def _wanted(part: Observations, step: Mapping[str, Any]) -> NDArray[np.bool_]:
                        and ("sources" not in step or any(source.startswith(word) for word in step["sources"]))
                        for split, skipped, fabric, own, source in
                        zip(part.split, part.skipped, part.fabric, part.library, part.source, strict=True)], dtype=bool)
-    return chosen & (inside if step["rows"] == "inside" else ~inside)
+    reach: NDArray[np.bool_] = {"inside": inside, "between": ~inside, "any": inside | ~inside}[step["rows"]]
+    return chosen & reach
+
+
+def _averaged(rows: Observations) -> Observations:
+    """Repeats of one question (releases of a library, runs) as one row each, at the geometric mean of their times.
+
+    A sweep that was run on five releases must not outweigh one that was run on one.
+    """
+    repeats: dict[tuple[object, ...], list[int]] = {}
+    for row in range(len(rows)):
+        key = (rows.operation[row], rows.payload_bytes[row], rows.degree[row], rows.stride[row],
+               bool(rows.switch_adds[row]), rows.ways[row])
+        repeats.setdefault(key, []).append(row)
+    first = rows.take(np.array([group[0] for group in repeats.values()], dtype=np.intp))
+    time_s = np.array([np.exp(np.log(rows.time_s[group]).mean()) for group in repeats.values()])
+    return dataclasses.replace(first, time_s=time_s)
 
 
 def _joined(parts: Sequence[Observations]) -> Observations:
@@ -82,8 +111,8 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 
 def profile_toml(profile: CollectiveProfile, *, title: str = "", measured: set[str] | None = None) -> str:
     """A profile as the text of its table; parameters in `measured` were fitted, the others taken over."""
-    facts = {"library": profile.library, "evidence_class": profile.evidence_class, "source": profile.source,
-             "notes": title}
+    facts = {"library": profile.library, "evidence_class": profile.evidence_class,
+             "network_evidence_class": profile.network_evidence_class, "source": profile.source, "notes": title}
     lines = ['schema = "serried/collective/1"', f'name = "{profile.name}"', "", "[facts]"]
     lines += [f'{name} = "{text}"' for name, text in facts.items() if text]
     lines += [f"spread = {profile.spread:.4f}", "", "[figures]"]
@@ -94,3 +123,7 @@ def profile_toml(profile: CollectiveProfile, *, title: str = "", measured: set[s
         shown = f"{profile.parameters[name]:.6g}" + ("" if unit == "1" else f" {unit}")
         lines.append(f'"{name}" = {{ value = "{shown}", status = "{status}", source = "{source}" }}')
     return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    rebuild_collectives(progress=print)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,13 +32,16 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("launch*", 1e-7, 1e-4), ("floor*", 1e-6, 1e-3), ("step.ll", 1e-8, 3e-6), ("step.ll128", 1e-8, 4e-6),
     ("step.*", 1e-8, 3e-5), ("hop.*", 1e-7, 1e-3), ("peer.*", 1e-9, 1e-5), ("ratio.switch.*", 0.3, 1.4),
     ("ratio.*", 0.005, 1.0), ("network.*", 0.02, 1.0), ("pair.*", 0.002, 1.0), ("exponent.ll*", 1.0, 8.0),
-    ("exponent.*.ll*", 0.7, 8.0), ("exponent.stages", 1.0, 8.0), ("exponent.*", 0.4, 3.0), ("choice.*", 0.3, 3.0),
-    ("local.*", 0.2, 50.0), ("scale.*", 0.001, 3.0), ("maximum.*", 1e3, 1e9),
+    ("exponent.*.ll*", 0.7, 8.0), ("exponent.stages", 1.0, 8.0), ("lockstep.*", 1.0, 8.0),
+    ("exponent.*", 0.4, 3.0), ("choice.*", 0.3, 3.0),
+    ("local.*", 0.2, 50.0), ("scale.*", 0.001, 3.0), ("fill*", 0.5, 100.0), ("maximum.*", 1e3, 1e9),
 )
 
 
-def _range_of(parameter: str) -> tuple[float, float] | None:
-    return next(((low, high) for pattern, low, high in _RANGES if fnmatch.fnmatchcase(parameter, pattern)), None)
+def _range_of(parameter: str) -> tuple[float, float]:
+    """Low and high of a parameter; NaN for one that is not fitted."""
+    return next(((low, high) for pattern, low, high in _RANGES if fnmatch.fnmatchcase(parameter, pattern)),
+                (math.nan, math.nan))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,21 +66,23 @@ def predicted_s(observations: Observations, fabric: Fabric) -> Floats:
 
 
 def fit_collectives(observations: Observations, fabric: Fabric, *, free: Sequence[str] | None = None,
-                    prior_width: float = 1.0, name: str | None = None, source: str = "") -> CollectiveFit:
+                    prior_width: float = 1.0, name: str | None = None, source: str = "",
+                    starts: int = 1) -> CollectiveFit:
     """The fabric's collective profile with its `free` parameters fitted on `observations`.
 
     free: names of parameters that may move; default: every one whose change the observations can feel.
     prior_width: a parameter e times its start costs as much as one row that is 1/prior_width x 10 % off.
+    starts: the first from the profile as it is, the others shaken with a fixed seed; the best is kept.
     The library's choice is a minimum, which has no slope; it is blended softly first and ever more sharply after.
     """
-    from scipy.optimize import least_squares  # heavy, and off the path of every prediction
+    from scipy.optimize import least_squares  # type: ignore[import-untyped]
 
     if len(observations) == 0:
         raise BadInput(field="collectives", value=0, expected="at least one measured collective",
                        remedy="Give the text output of nccl-tests with its table of sizes and times.")
     start = dict(fabric.profile.parameters)
     names = [parameter for parameter in (start if free is None else free)
-             if parameter in start and _range_of(parameter) is not None]
+             if parameter in start and _range_of(parameter)[0] > 0]
     logs = np.log([start[parameter] for parameter in names])
     low, high = np.log([_range_of(parameter) for parameter in names]).T
     logs = np.clip(logs, low + 1e-6, high - 1e-6)
@@ -87,10 +93,20 @@ def fit_collectives(observations: Observations, fabric: Fabric, *, free: Sequenc
         error_R = np.log(_blended_s(observations, moved, sharpness)) - measured_logs_R
         return np.concatenate([error_R / 0.1, (trial - logs) / prior_width])
 
-    point = logs
-    for sharpness in (6.0, 20.0, 60.0):
-        point = least_squares(residuals, point, bounds=(low, high), args=(sharpness,), loss="soft_l1",
-                              x_scale=1.0, diff_step=1e-4, max_nfev=60).x
+    def cost(trial: Floats) -> float:
+        """What is left with the library's choice as sharp as it is."""
+        left = residuals(trial, 1e3)
+        return float(np.sum(np.sqrt(1.0 + left**2)))
+
+    shake = np.random.default_rng(0)
+    points = []
+    for start_number in range(starts):
+        point = np.clip(logs + (0.4 * shake.standard_normal(len(logs)) if start_number else 0.0), low, high)
+        for sharpness in (6.0, 20.0, 60.0):
+            point = least_squares(residuals, point, bounds=(low, high), args=(sharpness,), loss="soft_l1",
+                                  x_scale=1.0, diff_step=1e-4, max_nfev=40).x
+        points.append(point)
+    point = min(points, key=cost)
     fitted = _with_parameters(fabric, dict(zip(names, np.exp(point), strict=True)))
     time_s_R = predicted_s(observations, fitted)
     error_R = np.abs(np.log(time_s_R / observations.time_s))

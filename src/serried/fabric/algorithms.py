@@ -29,7 +29,7 @@ __all__ = ["Candidate", "candidates", "join"]
 
 _DEFAULTS: Mapping[str, float] = {"exponent": 1.0, "choice": 1.0, "step": 0.0, "hop": 0.0, "scale": 0.0,
                                   "minimum": 2.0, "maximum": math.inf, "local": math.inf, "pair": math.inf,
-                                  "peer": 0.0, "floor": 0.0}
+                                  "peer": 0.0, "floor": 0.0, "fill": math.inf}
 #: One-way wire times in one hop: data alone, or data and the word that the buffer is free again.
 _WIRE_TIMES = {"ll": 1.0, "ll128": 1.0, "simple": 2.0}
 
@@ -60,10 +60,18 @@ class _Library:
         return f"{family}.{algorithm}.{protocol}" in self.parameters
 
 
-def join(steps_s: Floats, bytes_s: Floats, exponent: float) -> Floats:
-    """(steps^p + bytes^p)^(1/p), without overflow for any p > 0."""
+def join(steps_s: Floats, bytes_s: Floats, exponent: float, fill: float = math.inf) -> Floats:
+    """(steps^p + bytes^p)^(1/p), without overflow for any p > 0.
+
+    fill: chunks grow with the message until they reach the library's largest; from there on filling the pipeline
+    costs a constant, at most `fill` times the steps, above their sum with the bytes.
+    """
     if exponent == 1.0:
         return steps_s + bytes_s
+    if exponent < 1.0 and fill < math.inf:
+        plain = steps_s + bytes_s
+        filled: Floats = plain + np.minimum(join(steps_s, bytes_s, exponent) - plain, fill * steps_s)
+        return filled
     longer, shorter = np.maximum(steps_s, bytes_s), np.minimum(steps_s, bytes_s)
     if exponent >= 32.0:
         return longer
@@ -132,6 +140,14 @@ class _Call:
             yield tier, members_G, below_G, parts_G, self.placement.bandwidth_bytes_per_s[position] * self.reached(tier)
             below_G = members_G
 
+    def scale_up_tiers(self) -> Iterator[tuple[Tier, Floats, Floats, Floats, Floats]]:
+        """The tiers that need no network."""
+        return (level for level in self.tiers() if level[0].scale_up)
+
+    def join(self, steps_s: Floats, bytes_s: Floats) -> Floats:
+        """Steps and bytes of this algorithm and protocol as one time."""
+        return join(steps_s, bytes_s, self.get("exponent"), self.get("fill"))
+
     def reached(self, tier: Tier) -> float:
         """Share of the tier's bandwidth that the algorithm reaches; NaN where the library has no way across."""
         return self.get("ratio" if tier.scale_up else "network")
@@ -176,8 +192,11 @@ def _ring_s(call: _Call) -> Floats:
         steps_s_G = steps_s_G + (parts_G - 1.0) * degree_G / members_G * call.hop_s(tier)
         pace_G = np.where(parts_G > 1.0, 1.0 / (below_G * bandwidth_G), 0.0)
         slowest_s_per_byte_G = np.maximum(slowest_s_per_byte_G, pace_G)
-    bytes_s_G = (degree_G - 1.0) / degree_G * call.payload_bytes * slowest_s_per_byte_G
-    return join(call.passes * steps_s_G, call.passes * bytes_s_G, call.get("exponent"))
+    bytes_s_G = call.passes * (degree_G - 1.0) / degree_G * call.payload_bytes * slowest_s_per_byte_G
+    steps_s_G = call.passes * steps_s_G
+    if math.isnan(lockstep := call.library.get("lockstep", "ring", call.protocol)):
+        return call.join(steps_s_G, bytes_s_G)
+    return np.where(call.node_count() > 1.0, join(steps_s_G, bytes_s_G, lockstep), call.join(steps_s_G, bytes_s_G))
 
 
 def _tree_s(call: _Call) -> Floats:
@@ -194,17 +213,15 @@ def _tree_s(call: _Call) -> Floats:
         pace_G = np.where(parts_G > 1.0, copies_G / (scale_up_members_G * bandwidth_G), 0.0)
         network_s_G = np.maximum(network_s_G, call.payload_bytes * pace_G)
     bytes_s_G = join(inner_s_G, network_s_G, call.library.get("exponent", "stages"))
-    return join(steps_s_G, bytes_s_G, call.get("exponent"))
+    return call.join(steps_s_G, bytes_s_G)
 
 
 def _scale_up_stage(call: _Call) -> tuple[Floats, Floats]:
     """Steps and bytes of the part of a tree that runs below the network."""
     steps_s_G, bytes_s_G = np.zeros_like(call.payload_bytes), np.zeros_like(call.payload_bytes)
-    for tier, _, below_G, parts_G, bandwidth_G in call.tiers():
-        if not tier.scale_up:
-            continue
+    for tier, _, below_G, parts_G, bandwidth_G in call.scale_up_tiers():
         hops_G = np.minimum(parts_G - 1.0, 1.0) if call.algorithm == "switch" else parts_G - 1.0
-        steps_s_G = steps_s_G + 2.0 * hops_G * call.hop_s(tier)
+        steps_s_G = steps_s_G + 2.0 * (hops_G * call.hop_s(tier) + (parts_G - 1.0) * call.get("peer"))
         bytes_s_G = bytes_s_G + 2.0 * (parts_G - 1.0) / parts_G * call.payload_bytes / (below_G * bandwidth_G)
     return steps_s_G, bytes_s_G
 
@@ -227,8 +244,8 @@ def _hierarchical_s(call: _Call) -> Floats:
     for position, (tier, _, below_G, parts_G, bandwidth_G) in enumerate(call.tiers()):
         steps_s_G = steps_s_G + call.placement.turns[position] * call.hop_s(tier)
         share_G = (parts_G - 1.0) / parts_G / below_G
-        bytes_s_G = bytes_s_G + share_G * call.payload_bytes / bandwidth_G
-    return join(call.passes * steps_s_G, call.passes * bytes_s_G, call.get("exponent"))
+        bytes_s_G = bytes_s_G + np.where(parts_G > 1.0, share_G * call.payload_bytes / bandwidth_G, 0.0)
+    return call.join(call.passes * steps_s_G, call.passes * bytes_s_G)
 
 
 def _direct_s(call: _Call) -> Floats:
@@ -244,7 +261,7 @@ def _direct_s(call: _Call) -> Floats:
         pair_s_G = share_G / (call.get("pair") * tier.bandwidth_bytes_per_s)
         tier_s_G = np.maximum((degree_G - below_G) * share_G / bandwidth_G * _detour(tier, parts_G), pair_s_G)
         bytes_s_G = np.maximum(bytes_s_G, np.where(crossed_G, tier_s_G, 0.0))
-    return join(steps_s_G, bytes_s_G, call.get("exponent"))
+    return call.join(steps_s_G, bytes_s_G)
 
 
 def _detour(tier: Tier, parts_G: Floats) -> Floats:
@@ -262,8 +279,7 @@ def _send_s(call: _Call) -> Floats:
         wire = 1.0 if tier.kind in ("switch", "rail", "clos") else _wire_share(tier)
         bandwidth = tier.bandwidth_bytes_per_s / tier.oversubscription * call.reached(tier) * wire
         bandwidth = min(bandwidth, call.get("pair") * tier.bandwidth_bytes_per_s)
-        hop_s_G = join(np.asarray(call.hop_s(tier)) + 0.0 * parts_G, call.payload_bytes / bandwidth,
-                       call.get("exponent"))
+        hop_s_G = call.join(np.asarray(call.hop_s(tier)) + 0.0 * parts_G, call.payload_bytes / bandwidth)
         time_s_G = np.where(parts_G > 1.0, np.maximum(time_s_G, hop_s_G), time_s_G)
     return time_s_G
 
@@ -280,21 +296,21 @@ def _wire_share(tier: Tier) -> float:
 def _one_shot_s(call: _Call) -> Floats:
     """Every rank reads the whole buffer of every other and adds for itself; inside the scale-up tiers only."""
     steps_s_G, bytes_s_G = np.zeros_like(call.payload_bytes), np.zeros_like(call.payload_bytes)
-    for tier, members_G, below_G, parts_G, bandwidth_G in call.tiers():
+    for tier, members_G, below_G, parts_G, bandwidth_G in call.scale_up_tiers():
         steps_s_G = np.maximum(steps_s_G, np.where(parts_G > 1.0, call.hop_s(tier), 0.0))
         bytes_s_G = bytes_s_G + (members_G - below_G) * call.payload_bytes / bandwidth_G
     steps_s_G = steps_s_G + (call.placement.degree - 1.0) * call.get("peer")
-    return np.where(call.node_count() > 1.0, np.inf, join(steps_s_G, bytes_s_G, call.get("exponent")))
+    return np.where(call.node_count() > 1.0, np.inf, call.join(steps_s_G, bytes_s_G))
 
 
 def _two_shot_s(call: _Call) -> Floats:
     """Reduce-scatter, then all-gather, each read directly from every peer: two hops however many ranks there are."""
     steps_s_G, bytes_s_G = np.zeros_like(call.payload_bytes), np.zeros_like(call.payload_bytes)
-    for tier, _, below_G, parts_G, bandwidth_G in call.tiers():
+    for tier, _, below_G, parts_G, bandwidth_G in call.scale_up_tiers():
         steps_s_G = np.maximum(steps_s_G, np.where(parts_G > 1.0, 2.0 * call.hop_s(tier), 0.0))
         bytes_s_G = bytes_s_G + 2.0 * (parts_G - 1.0) / parts_G * call.payload_bytes / (below_G * bandwidth_G)
     steps_s_G = steps_s_G + 2.0 * (call.placement.degree - 1.0) * call.get("peer")
-    return np.where(call.node_count() > 1.0, np.inf, join(steps_s_G, bytes_s_G, call.get("exponent")))
+    return np.where(call.node_count() > 1.0, np.inf, call.join(steps_s_G, bytes_s_G))
 
 
 _ALGORITHMS: Mapping[str, Mapping[str, Callable[[_Call], Floats]]] = {

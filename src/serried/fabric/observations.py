@@ -68,8 +68,8 @@ class Observations:
         index = np.arange(len(self))[rows]
         columns: dict[str, Any] = {name: getattr(self, name)[index] for name in
                                    ("payload_bytes", "degree", "stride", "switch_adds", "time_s")}
-        labels = {name: [column[row] for row in index] if (column := getattr(self, name)) else () for name in _LABELS}
-        return Observations(**columns, **labels)
+        columns |= {name: [column[row] for row in index] if (column := getattr(self, name)) else () for name in _LABELS}
+        return Observations(**columns)
 
     def blocks(self) -> list[tuple[str, bool, tuple[str, ...], NDArray[np.intp]]]:
         """Rows that one call can evaluate: (operation, switch_adds, ways, rows)."""
@@ -108,10 +108,10 @@ def observe(columns: Mapping[str, Sequence[Any]], *, file: str = "") -> Observat
 
 
 def _gathered(rows: Sequence[Mapping[str, Any]]) -> Observations:
-    numbers = {name: np.array([row[name] for row in rows], dtype=np.float64)
-               for name in ("payload_bytes", "degree", "stride", "time_s")}
-    return Observations(**numbers, switch_adds=np.array([row["switch_adds"] for row in rows], dtype=bool),
-                        **{name: [row[name] for row in rows] for name in _LABELS})
+    columns: dict[str, Any] = {name: np.array([row[name] for row in rows], dtype=np.float64)
+                               for name in ("payload_bytes", "degree", "stride", "time_s")}
+    columns |= {name: [row[name] for row in rows] for name in _LABELS}
+    return Observations(switch_adds=np.array([row["switch_adds"] for row in rows], dtype=bool), **columns)
 
 
 def _published(row: Mapping[str, Any], number: int) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def _published(row: Mapping[str, Any], number: int) -> dict[str, Any]:
     degree, per_node = _number(row["n_ranks"]), _number(row["ranks_per_node"])
     fabric = rule["fabric"] if rule else ""
     stride = 1.0
-    if fabric and not rule.get("tray") and degree > per_node > 0:
+    if rule and not rule.get("tray") and degree > per_node > 0:
         stride = max(1.0, math.floor(read_fabric(fabric).node_size / per_node))
     payload, time_s = _number(row["message_bytes"]), _published_time_s(row, operation, degree)
     skip = _first_rule("skip", text)
@@ -141,13 +141,14 @@ def _published(row: Mapping[str, Any], number: int) -> dict[str, Any]:
 
 def _published_time_s(row: Mapping[str, Any], operation: str, degree: float) -> float:
     """The time, or what the printed bandwidth says of it; NaN when neither is there."""
-    time_us, payload = _number(row["time_us"]), _number(row["message_bytes"])
-    algorithm_gbps, bus_gbps = _number(row.get("algbw_GBps")), _number(row.get("busbw_GBps"))
-    if time_us > 0:
-        return time_us * 1e-6
-    if algorithm_gbps > 0:
-        return payload / (algorithm_gbps * 1e9)
-    return payload * bus_ratio(operation, degree) / (bus_gbps * 1e9) if bus_gbps > 0 else math.nan
+    time_s, payload_bytes = _number(row["time_us"]) * 1e-6, _number(row["message_bytes"])
+    algorithm_bytes_per_s = _number(row.get("algbw_GBps")) * 1e9
+    bus_bytes_per_s = _number(row.get("busbw_GBps")) * 1e9
+    if time_s > 0:
+        return time_s
+    if algorithm_bytes_per_s > 0:
+        return payload_bytes / algorithm_bytes_per_s
+    return payload_bytes * bus_ratio(operation, degree) / bus_bytes_per_s if bus_bytes_per_s > 0 else math.nan
 
 
 def bus_ratio(operation: str, degree: float) -> float:

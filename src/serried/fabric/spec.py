@@ -37,6 +37,8 @@ PARAMETER_UNITS: Mapping[str, str] = {
     "peer": "s",         # cost of each further peer of a rank that talks to all at once
     "floor": "s",        # host time of an eager call: no call is shorter
     "exponent": "1",     # how steps and bytes add: 1/2 a pipeline in the best chunks, 1 in turn, large the longer
+    "fill": "1",         # most that filling a pipeline of chunks costs, in times of its steps
+    "lockstep": "1",     # exponent of a flagged ring that crosses nodes, where every step waits for the slowest link
     "choice": "1",       # what the library believes of its own time, as a ratio, when it chooses
     "local": "1",        # speed at which a rank copies its own share, in tier bandwidths
     "scale": "1",        # growth of a hop with each doubling of the nodes beyond two (stragglers, load imbalance)
@@ -80,7 +82,8 @@ class CollectiveProfile:
 
     parameters: by "<family>.<algorithm>.<protocol>" (PARAMETER_UNITS); ratios to the tier's figures, or seconds.
     An algorithm without a "ratio" does not exist in the library.
-    evidence_class: "kernel-calibrated chip", "same family" or "data sheet only".
+    evidence_class: "kernel-calibrated chip", "same family" or "data sheet only", inside the scale-up tiers.
+    network_evidence_class: the same for groups that cross nodes.
     """
 
     name: str
@@ -88,6 +91,7 @@ class CollectiveProfile:
     parameters: Mapping[str, float]
     spread: float
     evidence_class: str
+    network_evidence_class: str = "data sheet only"
     source: str = ""
     file: str = ""
 

@@ -16,7 +16,8 @@ from serried.fabric.spec import FABRIC_FIGURES, PARAMETER_UNITS, TIER_KINDS, Col
 __all__ = ["read_collectives", "read_fabric"]
 
 _TIER_KEYS = {"name", "kind", "group_size", "in_network_reduction", "dimensions", *FABRIC_FIGURES}
-_PROFILE_FACTS = {"library", "inherits", "without", "evidence_class", "spread", "source", "notes"}
+_PROFILE_FACTS = {"library", "inherits", "without", "evidence_class", "network_evidence_class", "spread", "source",
+                  "notes"}
 _CLASSES = ("kernel-calibrated chip", "same family", "data sheet only")
 
 
@@ -105,17 +106,23 @@ def read_collectives(name_or_path: str) -> CollectiveProfile:
     if "launch" not in parameters:
         raise MissingFigure(owner=entry.name, file=entry.file, field="figures.launch",
                             remedy="Give the time before the first byte moves, or say which profile it inherits.")
-    evidence_class = str(entry.facts.get("evidence_class", _CLASSES[-1]))
-    if evidence_class not in _CLASSES:
-        raise BadInput(file=entry.file, field="facts.evidence_class", value=evidence_class,
-                       expected=f"one of {', '.join(_CLASSES)}", remedy="Say how surely the parameters are known.")
+    evidence_class = _evidence_class(entry, "evidence_class", _CLASSES[-1])
     spread = entry.facts.get("spread", 0.4)
     if not isinstance(spread, (int, float)) or isinstance(spread, bool) or not 0 <= spread < 10:
         raise BadInput(file=entry.file, field="facts.spread", value=spread, expected="a fraction, e.g. 0.2",
                        remedy="Give the half-width of the 80 % interval as a fraction of the time.")
     return CollectiveProfile(name=entry.name, library=str(entry.facts.get("library", entry.name)),
                              parameters=parameters, spread=float(spread), evidence_class=evidence_class,
+                             network_evidence_class=_evidence_class(entry, "network_evidence_class", evidence_class),
                              source=str(entry.facts.get("source", "")), file=entry.file)
+
+
+def _evidence_class(entry: Entry, fact: str, otherwise: str) -> str:
+    found = str(entry.facts.get(fact, otherwise))
+    if found not in _CLASSES:
+        raise BadInput(file=entry.file, field=f"facts.{fact}", value=found, expected=f"one of {', '.join(_CLASSES)}",
+                       remedy="Say how surely the parameters are known.")
+    return found
 
 
 def _inherited(entry: Entry) -> dict[str, float]:

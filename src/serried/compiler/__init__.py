@@ -4,6 +4,7 @@ In: operators of the workload with their shapes as arrays, a chip, a kernel prof
 kernel libraries) and a recipe of number formats. Out: device seconds per shape, captured launches.
 """
 
+from serried.compiler.experts import ExpertLayer, RouteParameters, expert_layer_time_s, expert_loads
 from serried.compiler.gemm import ENGINE_FORMAT, GemmParameters, gemm_time_s
 from serried.compiler.grouped_gemm import GroupedGemmParameters, grouped_gemm_time_s
 from serried.compiler.operator import operator_kernel_count, operator_time_s
@@ -11,6 +12,9 @@ from serried.compiler.profile import FAMILIES, profile_for, profile_names, read_
 from serried.compiler.quantise import QuantiseParameters, quantise_time_s
 from serried.compiler.spec import KernelFit, KernelProfile, parameter
 
-__all__ = ["ENGINE_FORMAT", "FAMILIES", "GemmParameters", "GroupedGemmParameters", "KernelFit", "KernelProfile",
-           "QuantiseParameters", "gemm_time_s", "grouped_gemm_time_s", "operator_kernel_count", "operator_time_s",
-           "parameter", "profile_for", "profile_names", "quantise_time_s", "read_profile"]
+__all__ = [
+    "ENGINE_FORMAT", "FAMILIES", "ExpertLayer", "GemmParameters", "GroupedGemmParameters", "KernelFit", "KernelProfile",
+    "QuantiseParameters", "RouteParameters", "expert_layer_time_s", "expert_loads", "gemm_time_s",
+    "grouped_gemm_time_s", "operator_kernel_count", "operator_time_s", "parameter", "profile_for", "profile_names",
+    "quantise_time_s", "read_profile",
+]

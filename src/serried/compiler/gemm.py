@@ -28,7 +28,7 @@ ENGINE_FORMAT = {"bf16": "bf16", "fp16": "fp16", "fp8": "fp8", "fp8-block": "fp8
 #: Recipe to bytes of one element of an operand, its scales included.
 ELEMENT_BYTES = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "fp8-block": 1.0 + 4 / 128, "mxfp8": 1.0 + 1 / 32,
                  "nvfp4": 0.5 + 1 / 16, "int8": 1.0, "tf32": 4.0, "fp32": 4.0}
-_ENGINE_BYTES = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "fp4": 0.5, "int8": 1.0, "tf32": 4.0, "fp32": 4.0}
+ENGINE_BYTES = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "fp4": 0.5, "int8": 1.0, "tf32": 4.0, "fp32": 4.0}
 #: How measurement files name the recipes.
 MEASURED_FORMATS = {"bfloat16": "bf16", "bf16": "bf16", "float16": "fp16", "fp16": "fp16", "fp8": "fp8",
                     "fp8_block": "fp8-block", "fp8-block": "fp8-block", "mxfp8": "mxfp8", "nvfp4": "nvfp4",
@@ -96,7 +96,7 @@ class GemmParameters:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Engine:
+class Engine:
     """The chip as the equations want it, in base units."""
 
     peak_flop_per_s: float
@@ -123,25 +123,29 @@ def gemm_time_s(m: Floats, n: Floats, k: Floats, *, chip: Chip, parameters: Gemm
     time_s_S = np.empty(flat[0].shape)
     for start in range(0, len(time_s_S), rows):
         part = slice(start, start + rows)
-        shape = _Shape(m=flat[0][part], n=flat[1][part], k=flat[2][part], batch=flat[3][part],
-                       engine_bytes=_ENGINE_BYTES[ENGINE_FORMAT[number_format]], element_bytes=element_bytes,
+        shape = Products(m=flat[0][part], n=flat[1][part], k=flat[2][part], batch=flat[3][part],
+                       engine_bytes=ENGINE_BYTES[ENGINE_FORMAT[number_format]], element_bytes=element_bytes,
                        weight_bytes=weight_bytes)
-        time_s_S[part] = _best_tile_s(shape, engine, parameters)
+        time_s_S[part] = best_tile_s(shape, engine, parameters)
     return time_s_S.reshape(m.shape)
 
 
-def engine_of(chip: Chip, parameters: GemmParameters, engine_format: str) -> _Engine:
+def engine_of(chip: Chip, parameters: GemmParameters, engine_format: str) -> Engine:
     """What the equations need of the chip; what it does not say is taken from the chip that was measured."""
     hbm_bytes_per_s = chip.need("hbm_bandwidth")
-    return _Engine(
+    return Engine(
         peak_flop_per_s=chip.matrix_peak_flop_per_s(engine_format), hbm_bytes_per_s=hbm_bytes_per_s,
         core_count=chip.get("core_count") or parameters.core_count,
         scratchpad_bytes=chip.get("scratchpad_per_core") or parameters.scratchpad_bytes,
         cache_bytes=chip.get("cache") or parameters.cache_s * hbm_bytes_per_s)
 
 
-class _Shape(NamedTuple):
-    """Products as columns over S; how wide an operand is in the engine, A with its scales, and B as it is stored."""
+class Products(NamedTuple):
+    """Products as columns over S; how wide an operand is in the engine, A with its scales, and B as it is stored.
+
+    rows_SQ: of a grouped product, the rows of its members by quantile of load, equally many members each; a member is
+    there with the probability that it has a row.
+    """
 
     m: Floats
     n: Floats
@@ -150,15 +154,30 @@ class _Shape(NamedTuple):
     engine_bytes: float
     element_bytes: float
     weight_bytes: float
+    rows_SQ: Floats | None = None
+
+    def row_tiles(self, tile_m: Floats) -> Floats:
+        """Tiles along m of the whole batch, over S x T."""
+        batch = self.batch[:, None]
+        if self.rows_SQ is None:
+            return np.asarray(batch * np.ceil(self.m[:, None] / tile_m))
+        there, rows_SQ = np.minimum(1.0, self.rows_SQ), np.maximum(1.0, self.rows_SQ)
+        tiles = np.stack([(there * np.ceil(rows_SQ / side)).mean(axis=1) for side in tile_m], axis=1)
+        return np.asarray(batch * tiles)
+
+    @property
+    def weights(self) -> Floats:
+        """How many matrices B are read, over S."""
+        return self.batch if self.rows_SQ is None else self.batch * np.minimum(1.0, self.rows_SQ).mean(axis=1)
 
 
-def _best_tile_s(shape: _Shape, engine: _Engine, p: GemmParameters) -> Floats:
+def best_tile_s(shape: Products, engine: Engine, p: GemmParameters) -> Floats:
     """The best tile, without slices of k or with as many as fill the cores; seconds over S."""
     m, n, k, batch = (column[:, None] for column in shape[:4])
     tile_m, tile_n = (np.array(side, dtype=np.float64) for side in zip(*p.tiles, strict=True))
     k_step = p.k_step_bytes / shape.engine_bytes
     steps = np.ceil(k / k_step)
-    grid_ST = batch * np.ceil(m / tile_m) * np.ceil(n / tile_n)
+    grid_ST = shape.row_tiles(tile_m) * np.ceil(n / tile_n)
     resident_T = np.clip(np.floor(p.resident_tile_elements / (tile_m * tile_n)), 1.0, 4.0)
     step_bytes_T = (tile_m + tile_n) * p.k_step_bytes
     stages_T = np.clip(np.floor(engine.scratchpad_bytes / (resident_T * step_bytes_T)), 2.0, p.stage_limit)
@@ -189,9 +208,9 @@ def _best_tile_s(shape: _Shape, engine: _Engine, p: GemmParameters) -> Floats:
     return soft_maximum(best_s, flop / (engine.peak_flop_per_s * p.sustained_rate_ratio), 16.0)
 
 
-def _hbm_s(shape: _Shape, engine: _Engine, p: GemmParameters) -> Floats:
+def _hbm_s(shape: Products, engine: Engine, p: GemmParameters) -> Floats:
     """Time of the traffic with HBM over S: weights come cold; what the cache keeps of A and C is free."""
-    weight_bytes = shape.batch * shape.weight_bytes * shape.n * shape.k
+    weight_bytes = shape.weights * shape.weight_bytes * shape.n * shape.k
     activation_bytes = shape.batch * shape.m * (shape.element_bytes * shape.k + _OUTPUT_BYTES * shape.n)
     traffic_bytes = weight_bytes + np.maximum(0.0, activation_bytes - p.resident_ratio * engine.cache_bytes)
     ramp = traffic_bytes / (traffic_bytes + p.ramp_cache_ratio * engine.cache_bytes)

@@ -10,7 +10,7 @@ import numpy as np
 from serried.compiler.attention import attention_backward_time_s, attention_time_s
 from serried.compiler.decode import decode_time_s
 from serried.compiler.gemm import ELEMENT_BYTES, gemm_time_s
-from serried.compiler.grouped_gemm import grouped_gemm_time_s
+from serried.compiler.grouped_gemm import grouped_gemm_time_s, grouped_weight_gradient_time_s
 from serried.compiler.memory_bound import memory_bound_time_s
 from serried.compiler.recurrent import recurrent_time_s
 from serried.compiler.shape import attention_shape
@@ -50,9 +50,9 @@ def _gemm(operator: Gemm, chip: Chip, profile: KernelProfile, number_format: str
 
 
 def _grouped_gemm(operator: GroupedGemm, chip: Chip, profile: KernelProfile, number_format: str) -> Floats:
-    return grouped_gemm_time_s(operator.groups, operator.rows, operator.n, operator.k, chip=chip,
-                               number_format=number_format,
-                               parameters=profile.parameters("grouped_gemm", number_format))
+    timer = grouped_weight_gradient_time_s if operator.phase == "backward_weight" else grouped_gemm_time_s
+    return timer(operator.groups, operator.rows, operator.n, operator.k, chip=chip, number_format=number_format,
+                 parameters=profile.parameters("grouped_gemm", number_format))
 
 
 def _attend(operator: Attend, chip: Chip, profile: KernelProfile, number_format: str) -> Floats:

@@ -25,6 +25,7 @@ from typing import Any
 from serried.catalogue.entry import DATA, Entry, fold, read_entry
 from serried.compiler.attention import AttentionBackwardParameters, AttentionParameters
 from serried.compiler.decode import DecodeParameters
+from serried.compiler.experts import RouteParameters
 from serried.compiler.gemm import GemmParameters
 from serried.compiler.grouped_gemm import GroupedGemmParameters
 from serried.compiler.memory_bound import MemoryBoundParameters
@@ -39,6 +40,7 @@ __all__ = ["FAMILIES", "profile_for", "profile_names", "profile_of", "read_profi
 FAMILIES: dict[str, type] = {
     "gemm": GemmParameters,
     "grouped_gemm": GroupedGemmParameters,
+    "route": RouteParameters,
     "quantise": QuantiseParameters,
     "attention": AttentionParameters,
     "attention_backward": AttentionBackwardParameters,

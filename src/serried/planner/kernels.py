@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from serried.compiler import operator_kernel_count, operator_time_s, quantise_time_s
-from serried.fabric import collective_time_s
+from serried.fabric import Fabric, collective_time_s
 from serried.planner.pieces import distinct_values, model_runs
 from serried.planner.spec import FORMATS, RECOMPUTE, WORK, Layouts, Machine
 from serried.workload import (
@@ -46,6 +46,8 @@ _INDEX = {name: position for position, name in enumerate(WORK)}
 #: Forward operators by the parts of a block that can be computed again; backward; what "selective" repeats.
 _CORE, _ATTENTION, _MLP, _BACKWARD, _AGAIN = range(5)
 _PARTS = {"attention": (_CORE, _ATTENTION), "mlp": (_MLP,), "full": (_CORE, _ATTENTION, _MLP), "none": ()}
+#: Host cost of a launch inside a compiled loop over experts, over that of an operator's own launch.
+_LOOPED_LAUNCH = 0.2
 _WIDE_FORMATS = ("bf16", "fp16", "tf32", "fp32")
 
 
@@ -87,9 +89,10 @@ def kernel_times(job: Training, machine: Machine, points: Layouts) -> KernelTime
                    weight_gemm=np.zeros((len(runs) + 2, len(points))))
     for index, block in enumerate(runs):
         forward, backward = (_operators(model, block, index, shards, phase, fused) for phase in ("forward", "backward"))
-        clock.add_all(index, forward)
-        clock.add_all(index, backward, part=_BACKWARD)
-        clock.add_all(index, recomputed_operators(forward, again), part=_AGAIN)
+        routes = block.mlp.experts_per_token if block.mlp else 0
+        clock.add_all(index, forward, routes=routes)
+        clock.add_all(index, backward, part=_BACKWARD, routes=routes)
+        clock.add_all(index, recomputed_operators(forward, again), part=_AGAIN, routes=routes)
     for index, ends in ((-2, embedding_operators), (-1, head_operators)):
         clock.add_all(index, ends(model, shards, phase="forward"))
         clock.add_all(index, ends(model, shards, phase="backward"), part=_BACKWARD)
@@ -127,12 +130,14 @@ class _Clock:
     work: Floats
     weight_gemm: Floats
 
-    def add_all(self, piece: int, operators: Iterable[Operator], *, part: int | None = None) -> None:
-        """Add to `part`, or each forward operator to the part of the block that it belongs to."""
+    def add_all(self, piece: int, operators: Iterable[Operator], *, part: int | None = None, routes: int = 0) -> None:
+        """Add to `part`, or each forward operator to the part of the block that it belongs to.
+
+        routes: experts that a token is sent to."""
         for operator in operators:
             column = self.work[piece, _part_of(operator.name) if part is None else part]
             if isinstance(operator, Exchange):
-                self._exchange(operator, column)
+                self._exchange(operator, column, routes)
             else:
                 self._kernel(piece, operator, column, forward=part != _BACKWARD)
 
@@ -152,12 +157,14 @@ class _Clock:
                 self.weight_gemm[piece] += time_s
             self._cast(operator, column, forward=forward)
 
-    def _launches(self, operator: Operator) -> Floats:
-        """Launches over S; software without a grouped kernel launches the product of each expert by itself."""
-        count = operator_kernel_count(operator)
+    def _launches(self, operator: Operator, *, each: float = _LOOPED_LAUNCH) -> Floats:
+        """Launches over S. Software without a grouped kernel launches for every expert: products in a compiled loop,
+        at `each` of what a launch of its own costs the host; casts one by one."""
+        count = float(operator_kernel_count(operator))
         if isinstance(operator, GroupedGemm) and not self.machine.stack.facts.get("grouped_kernel", True):
-            return np.asarray(count * np.broadcast_to(operator.groups, len(self.points)), dtype=np.float64)
-        return np.full(len(self.points), float(count))
+            more = np.broadcast_to(operator.groups, len(self.points)) - 1.0
+            return np.asarray(count * (1.0 + each * more))
+        return np.full(len(self.points), count)
 
     def _time_s(self, operator: Operator) -> Floats:
         """Seconds over S; each format is asked once, for distinct shapes only."""
@@ -193,9 +200,10 @@ class _Clock:
                 rows, operator.k, chip=self.machine.chip, number_format=name,
                 parameters=self.machine.profile.parameters("quantise", name)), len(chosen))
             column[_INDEX["fusible" if forward else "memory"], chosen] += time_s[chosen]
-            column[_INDEX["fusible_kernels" if forward else "kernels"], chosen] += self._launches(operator)[chosen]
+            column[_INDEX["fusible_kernels" if forward else "kernels"], chosen] += (
+                self._launches(operator, each=1.0)[chosen])
 
-    def _exchange(self, operator: Exchange, column: Floats) -> None:
+    def _exchange(self, operator: Exchange, column: Floats, routes: int) -> None:
         points = self.points
         degree, stride = {
             "tensor": (points.tp, np.ones_like(points.tp)), "context": (points.cp, points.tp),
@@ -203,11 +211,31 @@ class _Clock:
         payload = np.broadcast_to(operator.payload_bytes, len(points))
         asked = [payload, np.asarray(degree, dtype=np.float64), np.asarray(stride, dtype=np.float64)]
         (payloads, degrees, strides), where = distinct_values(asked)
-        time_s = collective_time_s(operator.operation, payloads, degrees, strides, fabric=self.machine.fabric)[where]
+        if operator.axis == "expert" and self.machine.stack.facts.get("expert_dispatch", "plain") == "once_per_node":
+            asked_s = once_per_node_s(payloads, degrees, strides, routes, fabric=self.machine.fabric)
+        else:
+            asked_s = collective_time_s(operator.operation, payloads, degrees, strides, fabric=self.machine.fabric)
+        time_s = asked_s[where]
         moves = (degree > 1) & (payload > 0)
         name = "tensor_beside" if operator.axis == "tensor" and operator.beside else operator.axis
         column[_INDEX[name]] += np.where(moves, time_s, 0.0)
         column[_INDEX["kernels"]] += np.where(moves, operator_kernel_count(operator), 0.0)
+
+
+def once_per_node_s(payload_bytes: Floats, degree: Floats, stride: Floats, routes: int, *, fabric: Fabric) -> Floats:
+    """An expert exchange that sends a token once to every node which holds some of its experts, where it is copied on.
+
+    With `routes` experts evenly over N nodes a token needs N (1 - (1 - 1/N)^routes) of them. Both ways run at once, so
+    that the slower one counts. Inside one node nothing changes.
+    """
+    node = float(max(fabric.node_size, 1))
+    inside = np.clip(np.floor(node / stride), 1.0, degree)
+    nodes = np.maximum(degree / inside, 1.0)
+    share = nodes * (1.0 - (1.0 - 1.0 / nodes) ** max(routes, 1)) / max(routes, 1)
+    between_s = collective_time_s("all_to_all", payload_bytes * np.minimum(share, 1.0), np.round(nodes),
+                                  stride * inside, fabric=fabric)
+    inside_s = collective_time_s("all_to_all", payload_bytes, inside, stride, fabric=fabric)
+    return np.asarray(np.maximum(np.where(nodes > 1, between_s, 0.0), inside_s))
 
 
 #: Fields of an operator that are arrays over S.

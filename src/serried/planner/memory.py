@@ -152,6 +152,8 @@ def _states_KL(model: Model, machine: Machine, layouts: Layouts, count_KRL: Floa
             cut = np.where(level >= from_level, share, 1.0)
             found[cause] += (whole_KL if cause == "weights" else trained_KL) * (bytes_each / cut)
         unsharded_peak += np.max(counts, axis=0)[points.where]
+        if not machine.stack.facts.get("reduce_each_micro_batch", True):   # whole gradients wait for the last one
+            found["gradients"] += np.where(level >= 2, 2.0, 0.0) * trained_KL
     buffers = np.where(level == 3, 2 * unsharded_peak * (2.0 + _number(facts, "reduce_bytes") / 2.0),
                        np.where((ranks > 1) & (level > 0), 2 * BUCKET_PARAMETERS * 2.0, 0.0))
     found["communication"] += buffers

@@ -50,6 +50,8 @@ def wire_times(job: Training, machine: Machine, layouts: Layouts) -> WireTimes:
     ranks = (data_degree(one, machine.chip_count) * one.cp).astype(np.float64)
     expert_ranks = np.maximum(ranks * one.tp / (one.ep * one.expert_tp), 1.0)
     expert_stride = (one.ep * one.expert_tp).astype(np.float64)
+    each = bool(facts.get("reduce_each_micro_batch", True))
+    once = (one.sharding >= 1) & ((one.sharding == 1) | (not each))
     columns = {name: np.zeros(held.dense_RL.shape) for name in ("gather", "backward_gather", "reduce")}
     once_reduce, once_gather, updated = (np.zeros(len(one)) for _ in range(3))
     for counts, degree, stride in ((held.dense_RL, ranks, one.tp.astype(np.float64)),
@@ -61,13 +63,13 @@ def wire_times(job: Training, machine: Machine, layouts: Layouts) -> WireTimes:
         gathered = np.where(one.sharding == 3, counts, 0.0) * GATHER_BYTES
         gather_RW = _time_s(machine, "all_gather", gathered, degree, stride)
         columns["gather"] += gather_RW
-        columns["backward_gather"] += gather_RW
-        columns["reduce"] += _time_s(machine, "reduce_scatter", np.where(sharded, trained, 0.0) * reduce_bytes,
+        columns["backward_gather"] += gather_RW * bool(facts.get("gather_in_backward", True))
+        columns["reduce"] += _time_s(machine, "reduce_scatter", np.where(sharded & each, trained, 0.0) * reduce_bytes,
                                      degree, stride)
         on_stage = (count_KRW[0] * trained).sum(axis=0)
         once_reduce += _time_s(machine, "all_reduce", np.where(one.sharding == 0, on_stage, 0.0) * reduce_bytes,
                                degree, stride)
-        once_reduce += _time_s(machine, "reduce_scatter", np.where(one.sharding == 1, on_stage, 0.0) * reduce_bytes,
+        once_reduce += _time_s(machine, "reduce_scatter", np.where(once, on_stage, 0.0) * reduce_bytes,
                                degree, stride)
         between = (one.sharding == 1) | (one.sharding == 2)
         once_gather += _time_s(machine, "all_gather", np.where(between, on_stage, 0.0) * GATHER_BYTES, degree, stride)

@@ -55,6 +55,8 @@ STACK_PARAMETERS: Mapping[str, StackParameter] = {
 #: source, never fitted. *_bytes: per parameter. sharding: the recipe's default (0 to 3) when a run prints none.
 #: selective: what recompute "selective" means there: "core" repeats the attention core, "operators" all but attention
 #: and every second product; fused_loss: one kernel from logits to gradient.
+#: expert_dispatch: "plain" sends a row for every expert, "once_per_node" one to every node that holds some of them,
+#: where it is copied on. reduce_each_micro_batch, gather_in_backward: with gradients or weights sharded.
 #: fused_attention: scores never leave the chip; grouped_kernel: the products of all experts are one launch, not one
 #: each; captured: launches are replayed from a graph, the host does not wait;
 #: overlap_*: the recipe runs the traffic of that axis beside compute. scattered_sends: between stages each tensor rank
@@ -66,7 +68,8 @@ STACK_FACTS: Mapping[str, object] = {
     "grouped_kernel": True,
     "overlap_data": True, "overlap_tensor": False, "overlap_pipeline": False,
     "weight_bytes": 2.0, "gradient_bytes": 4.0, "optimizer_bytes": 12.0, "reduce_bytes": 4.0,
-    "selective": "core", "fused_loss": True, "scattered_sends": True,
+    "selective": "core", "fused_loss": True, "scattered_sends": True, "expert_dispatch": "plain",
+    "reduce_each_micro_batch": True, "gather_in_backward": True,
     "reserved_bytes": 2.0e9, "fragmentation": 0.03, "notes": "",
 }
 

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serried.errors import BadInput
+from serried.fabric import collective_time_s
+from serried.planner import (
+    TIME_CAUSES,
+    assemble,
+    concatenate_tables,
+    estimate_training,
+    kernel_table,
+    layout_space,
+    layouts_of,
+)
+from serried.planner.kernels import once_per_node_s
+from serried.planner.space import layout_chunks
+from serried.planner.spec import WORK
+from serried.software import STACK_FACTS, STACK_PARAMETERS, perfect_stack, read_stack
+from serried.workload import model_flop
+from tests.planner.cases import job, machine
+
+PERFECT = {name: spec.perfect for name, spec in STACK_PARAMETERS.items()}
+ROWS = [
+    {"tp": 2, "pp": 2, "micro_batch": 2}, {"tp": 4, "sequence_parallel": True, "sharding": 1, "overlap_data": True},
+    {"pp": 4, "virtual_stages": 2}, {"pp": 4, "schedule": "zero-bubble"}, {"sharding": 3, "overlap_data": True},
+    {"cp": 2, "tp": 2, "recompute": "full"}, {"tp": 8, "pp": 2, "recompute": "selective", "overlap_tensor": True},
+    {"number_format": "fp8", "sharding": 2, "recompute": "mlp"},
+]
+
+
+@pytest.fixture(scope="module")
+def table():
+    """The layouts on software that launches every kernel from the host."""
+    eager = dataclasses.replace(perfect_stack(), facts={**STACK_FACTS, "overlap_pipeline": True})
+    return kernel_table(job(), machine(stack=eager), layouts_of(ROWS))
+
+
+def _stack(**values):
+    return PERFECT | values
+
+
+def test_causes_add_up_to_the_step(table):
+    for stack in (PERFECT, read_stack("llm-foundry-fsdp", "hopper")):
+        found = assemble(table, stack)
+        assert set(found.time_by_cause_s) == set(TIME_CAUSES)
+        assert sum(found.time_by_cause_s.values()) == pytest.approx(found.time_s)
+        assert all((column >= 0).all() for column in found.time_by_cause_s.values())
+
+
+def test_no_layout_beats_the_peak():
+    space = layout_space(job(), machine(), number_format=["bf16"], micro_batch=[1, 4], sharding=[0, 3])
+    found = estimate_training(job(), machine(), space)
+    peak = machine().chip.matrix_peak_flop_per_s("bf16") * machine().chip_count
+    assert (found.model_flop / found.time_s < peak).all()
+    assert found.model_flop == model_flop(job())
+
+
+@pytest.mark.parametrize(("parameter", "worse"), [
+    ("gemm_rate_ratio", 0.5), ("attention_rate_ratio", 0.5), ("unfused_fraction", 1.0), ("host_s_per_operator", 1e-3),
+    ("data_overlap", 0.0), ("tensor_overlap", 0.0), ("collective_rate_ratio", 0.5), ("jitter_per_doubling", 0.05)])
+def test_a_worse_stack_is_never_faster(table, parameter, worse):
+    good, bad = assemble(table, PERFECT).time_s, assemble(table, _stack(**{parameter: worse})).time_s
+    assert (bad >= good * (1 - 1e-12)).all()
+    assert (bad > good * (1 + 1e-6)).any()
+
+
+def test_products_at_half_the_rate_take_twice_as_long(table):
+    good, bad = (assemble(table, _stack(gemm_rate_ratio=ratio)).time_by_cause_s["gemm"] for ratio in (1.0, 0.5))
+    assert bad == pytest.approx(2 * good)
+
+
+@given(factor=st.floats(0.01, 100.0))
+@settings(max_examples=20, deadline=None)
+def test_seconds_scale_as_seconds(factor):
+    table = kernel_table(job(), machine(), layouts_of(ROWS[:3]))
+    seconds = set(WORK) - {"kernels", "fusible_kernels"}
+    scale = np.array([factor if name in seconds else 1.0 for name in WORK])[None, None, :, None]
+    scaled = dataclasses.replace(table, work_RPCL=table.work_RPCL * scale, **{
+        name: getattr(table, name) * factor for name in (
+            "weight_gemm_s_RL", "gather_s_RL", "backward_gather_s_RL", "reduce_s_RL", "once_reduce_s_L",
+            "once_gather_s_L", "optimizer_s_L", "send_s_L")})
+    stack = _stack(host_s_per_operator=2e-6, unfused_fraction=0.5)
+    later = stack | {"host_s_per_operator": 2e-6 * factor}
+    assert assemble(scaled, later).time_s == pytest.approx(factor * assemble(table, stack).time_s)
+
+
+def test_the_bubble_of_equal_stages_is_p_minus_1_over_m():
+    """4 stages, 64/4/1... 16 chips: dp 4, 16 micro-batches: bubble / work = 3 / 16 when the ends weigh nothing."""
+    light = job(vocab=64)
+    found = estimate_training(light, machine(), layouts_of([{"pp": 4}]))
+    causes = {name: float(column[0]) for name, column in found.time_by_cause_s.items()}
+    working = sum(causes[name] for name in ("gemm", "attention", "memory_bound"))
+    assert causes["pipeline_bubble"] / working == pytest.approx(3 / 16, rel=0.03)
+
+
+def test_recompute_adds_a_forward():
+    rows = layouts_of([{"recompute": "none"}, {"recompute": "full"}])
+    found = estimate_training(job(vocab=64), machine(), rows)
+    assert found.time_by_cause_s["recompute"][0] == 0
+    compute = found.time_by_cause_s["gemm"][1] + found.time_by_cause_s["attention"][1]
+    assert found.time_by_cause_s["recompute"][1] == pytest.approx(compute / 3, rel=0.15)
+
+
+def test_tables_of_different_jobs_are_assembled_in_one_call():
+    dense = kernel_table(job(), machine(), layouts_of(ROWS))
+    mixed = kernel_table(job(experts=8), machine(), layouts_of([{"ep": 4, "tp": 2}, {"ep": 8}]))
+    together = assemble(concatenate_tables([dense, mixed]), _stack(unfused_fraction=0.4)).time_s
+    apart = [assemble(part, _stack(unfused_fraction=0.4)).time_s for part in (dense, mixed)]
+    assert together == pytest.approx(np.concatenate(apart))
+
+
+def test_parameters_may_be_columns(table):
+    ratios = np.linspace(0.5, 1.0, len(table))
+    found = assemble(table, PERFECT | {"gemm_rate_ratio": ratios}).time_s
+    for row, ratio in enumerate(ratios):
+        assert found[row] == pytest.approx(assemble(table, PERFECT | {"gemm_rate_ratio": ratio}).time_s[row])
+
+
+def test_a_layout_estimated_alone_equals_itself_among_others():
+    chunk = next(iter(layout_chunks(job(), machine(), choices={"number_format": ["bf16"]}, chunk_layouts=900)))
+    together = estimate_training(job(), machine(), chunk).time_s
+    for row in (0, len(chunk) // 2, len(chunk) - 1):
+        alone = estimate_training(job(), machine(), chunk.take(np.array([row]))).time_s[0]
+        assert alone == together[row]
+
+
+def test_a_batch_twice_as_large_takes_less_than_twice_as_long():
+    rows = layouts_of([{"pp": 4, "tp": 2, "sharding": 1}])
+    one, two = (estimate_training(job(batch=batch), machine(), rows).time_s[0] for batch in (64, 128))
+    assert one < two < 2 * one
+
+
+def test_a_token_sent_once_a_node_travels_less():
+    fabric = machine("h100:64").fabric
+    payload, degree, stride = np.array([4e8]), np.array([32.0]), np.array([1.0])
+    plain = collective_time_s("all_to_all", payload, degree, stride, fabric=fabric)
+    once = once_per_node_s(payload, degree, stride, 8, fabric=fabric)
+    # 4 nodes, 8 experts: 4 (1 - 0.75^8) = 3.6 copies instead of 8
+    assert once[0] / plain[0] == pytest.approx(3.6 / 8, rel=0.25)
+    inside = once_per_node_s(payload, np.array([8.0]), stride, 8, fabric=fabric)
+    assert inside == pytest.approx(collective_time_s("all_to_all", payload, np.array([8.0]), stride, fabric=fabric))
+
+
+def test_an_impossible_layout_is_refused_before_it_is_timed():
+    with pytest.raises(BadInput, match="batch divides"):
+        estimate_training(job(), machine(), layouts_of([{"micro_batch": 48}]))

@@ -203,7 +203,18 @@ def calibrated(profile: KernelProfile, chips: Sequence[Chip]) -> Mapping[str, Ma
         gemms[recipe] = (found.parameters, found.kernel_fit(**told, casts=made_by.casts))
         if found.casts is not None:
             casts[made_by.casts] = (found.casts, found.kernel_fit(**told))
+    for recipe, made_by in profile.fits.get("quantise", {}).items():
+        if recipe in gemms and recipe not in casts and made_by.library:
+            casts[recipe] = _cast_alone(frame, chips, recipe, made_by, gemms[recipe][0])
     return {"gemm": gemms, "quantise": casts}
+
+
+def _cast_alone(frame: pl.DataFrame, chips: Sequence[Chip], recipe: str, made_by: KernelFit,
+                product: GemmParameters) -> tuple[Any, KernelFit]:
+    """The cast of a library whose products are not in the profile: what its rows take beyond the profile's product."""
+    rows = [gemm_rows(frame, chip=chip, number_format=recipe, library=made_by.library) for chip in chips]
+    found = fit_gemm([part for part in rows if len(part)], start=product, fitted=(), casts=QuantiseParameters())
+    return found.casts, found.kernel_fit(library=made_by.library, release=made_by.release, source=made_by.source)
 
 
 def _default(kind: type, name: str) -> float:

@@ -36,6 +36,7 @@ FITTED_CASTS = ("hbm_ratio", "core_ratio", "launch_s")
 _OUTLIER = 0.15          # |ln ratio| from where the loss grows linearly
 _PRIOR_ERROR = 0.2       # what a parameter moved by a factor of e costs, as an error of one row
 _EVALUATIONS = 80
+_DIGITS = 4              # what a profile file holds is what is judged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,12 +90,13 @@ def fit_gemm(rows: Sequence[GemmRows], *, start: GemmParameters, casts: Quantise
     first = np.log([getattr(start if kind is GemmParameters else casts, name) for kind, name in names])
     first = np.clip(first, limits[:, 0] + 1e-6, limits[:, 1] - 1e-6)
 
-    def unpacked(point: Floats) -> tuple[GemmParameters, QuantiseParameters | None]:
-        values = np.exp(point)
-        moved = dataclasses.replace(start, **dict(zip(fitted, values.tolist(), strict=False)))
+    def unpacked(point: Floats, digits: int = 16) -> tuple[GemmParameters, QuantiseParameters | None]:
+        values = [float(f"{value:.{digits}g}") for value in np.exp(point)]
+        moved: dict[str, Any] = dict(zip(fitted, values, strict=False))
+        products = dataclasses.replace(start, **moved)
         if casts is None:
-            return moved, None
-        return moved, dataclasses.replace(casts, **dict(zip(fitted_casts, values[len(fitted):].tolist(), strict=True)))
+            return products, None
+        return products, dataclasses.replace(casts, **dict(zip(fitted_casts, values[len(fitted):], strict=True)))
 
     def objective(point: Floats) -> Floats:
         prior = np.sqrt(prior_weight) * _PRIOR_ERROR * (point - first)
@@ -102,10 +104,8 @@ def fit_gemm(rows: Sequence[GemmRows], *, start: GemmParameters, casts: Quantise
 
     found = least_squares(objective, first, bounds=(limits[:, 0], limits[:, 1]), loss="soft_l1", f_scale=_OUTLIER,
                           diff_step=1e-3, max_nfev=_EVALUATIONS)
-    parameters, fitted_cast = unpacked(found.x)
-    return GemmFit(parameters=_rounded(parameters), casts=None if fitted_cast is None else _rounded(fitted_cast),
-                   residuals=_residuals(rows, _rounded(parameters),
-                                          None if fitted_cast is None else _rounded(fitted_cast)))
+    parameters, fitted_cast = unpacked(found.x, _DIGITS)
+    return GemmFit(parameters=parameters, casts=fitted_cast, residuals=_residuals(rows, parameters, fitted_cast))
 
 
 def _residuals(rows: Sequence[GemmRows], parameters: GemmParameters, casts: QuantiseParameters | None) -> Floats:
@@ -123,13 +123,6 @@ def _residuals(rows: Sequence[GemmRows], parameters: GemmParameters, casts: Quan
 def _limits(kind: type, name: str) -> tuple[float, float]:
     metadata = next(column.metadata for column in dataclasses.fields(kind) if column.name == name)
     return float(np.log(max(metadata["low"], 1e-12))), float(np.log(metadata["high"]))
-
-
-def _rounded(parameters: Any) -> Any:
-    """Four digits: what a profile file holds is what was judged."""
-    return dataclasses.replace(parameters, **{
-        column.name: float(f"{getattr(parameters, column.name):.4g}") for column in dataclasses.fields(parameters)
-        if isinstance(getattr(parameters, column.name), float)})
 
 
 def gemm_rows(frame: pl.DataFrame, *, chip: Chip, number_format: str, library: str = "",

@@ -18,7 +18,7 @@ from serried.planner import (
     layout_space,
     layouts_of,
 )
-from serried.planner.kernels import once_per_node_s
+from serried.planner.kernels import KernelBook, kernel_times, once_per_node_s
 from serried.planner.space import layout_chunks
 from serried.planner.spec import WORK
 from serried.software import STACK_FACTS, STACK_PARAMETERS, perfect_stack, read_stack
@@ -150,3 +150,12 @@ def test_a_token_sent_once_a_node_travels_less():
 def test_an_impossible_layout_is_refused_before_it_is_timed():
     with pytest.raises(BadInput, match="batch divides"):
         estimate_training(job(), machine(), layouts_of([{"micro_batch": 48}]))
+
+
+def test_the_book_of_kernels_remembers_what_is_true():
+    points = layouts_of([{"tp": tp, "micro_batch": micro_batch} for tp in (1, 2, 4) for micro_batch in (1, 2)])
+    book, whole = KernelBook(job(), machine()), kernel_times(job(), machine(), points)
+    for rows in ([4, 1], [0, 1, 5], [3, 2, 1, 0]):
+        found = book.times(points.take(np.array(rows)))
+        assert np.array_equal(found.work_RGCS, whole.work_RGCS[..., rows])
+        assert np.array_equal(found.weight_gemm_s_RS, whole.weight_gemm_s_RS[:, rows])

@@ -7,7 +7,7 @@ R = piece, G = forward by what recompute can repeat (core, attention, mlp) and b
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import numpy as np
@@ -38,7 +38,7 @@ from serried.workload.spec import (
     Training,
 )
 
-__all__ = ["KERNEL_KEYS", "KernelTimes", "kernel_times", "selective_recompute", "shards_of"]
+__all__ = ["KERNEL_KEYS", "KernelBook", "KernelTimes", "kernel_times", "selective_recompute", "shards_of"]
 
 #: Columns of a layout that its kernels depend on.
 KERNEL_KEYS = ("tp", "cp", "ep", "expert_tp", "micro_batch", "sequence_parallel", "number_format")
@@ -100,6 +100,34 @@ def kernel_times(job: Training, machine: Machine, points: Layouts) -> KernelTime
         clock.work[:, :, [_INDEX["kernels"], _INDEX["fusible_kernels"]]] = 0.0
     return KernelTimes(work_RGCS=clock.work[:, :_AGAIN], selective_RCS=clock.work[:, _AGAIN],
                        weight_gemm_s_RS=clock.weight_gemm)
+
+
+class KernelBook:
+    """Times of shape points asked so far, so that a search times each of them once.
+
+    The one thing in this room that remembers: its answers are those of `kernel_times`.
+    """
+
+    def __init__(self, job: Training, machine: Machine) -> None:
+        self._job, self._machine = job, machine
+        self._place: dict[tuple[int, ...], int] = {}
+        self._pages: list[KernelTimes] = []
+
+    def times(self, points: Layouts) -> KernelTimes:
+        """As `kernel_times` of the same job and machine."""
+        keys = list(zip(*(np.asarray(getattr(points, name), dtype=np.int64).tolist() for name in KERNEL_KEYS),
+                        strict=True))
+        new = [row for row, key in enumerate(keys) if key not in self._place]
+        if new:
+            start = len(self._place)
+            self._place |= {keys[row]: start + position for position, row in enumerate(new)}
+            self._pages.append(kernel_times(self._job, self._machine, points.take(np.array(new))))
+            if len(self._pages) > 1:
+                self._pages = [KernelTimes(**{column.name: np.concatenate(
+                    [getattr(page, column.name) for page in self._pages], axis=-1) for column in fields(KernelTimes)})]
+        where = np.array([self._place[key] for key in keys], dtype=np.intp)
+        page = self._pages[0]
+        return KernelTimes(**{column.name: getattr(page, column.name)[..., where] for column in fields(KernelTimes)})
 
 
 def selective_recompute(machine: Machine) -> str:

@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serried.errors import BadInput, NoAnswer
+from serried.planner.kernels import KERNEL_KEYS, KernelBook
 from serried.planner.memory import MemoryEstimate, estimate_memory, explain_memory
+from serried.planner.pieces import Points
 from serried.planner.space import CHUNK_LAYOUTS, layout_chunks
 from serried.planner.spec import Layouts, Machine, SearchResult, StepTime, TrainingEstimate
 from serried.planner.step import assemble, estimate_of, estimate_training, kernel_table
@@ -82,6 +84,7 @@ def search_training(job: Training, machine: Machine, *, top: int = 10, progress:
         raise BadInput(field="top", value=top, expected="1 or more", remedy="Ask for at least one layout.")
     started = time.perf_counter()
     best, tightest, rejected = _Best(count=top), _Tightest(), dict[str, int]()
+    book = _opened_book(job, machine, choices, chunk_layouts)
     evaluated = fitting = 0
     for chunk in layout_chunks(job, machine, choices=choices, chunk_layouts=chunk_layouts, rejected=rejected):
         memory = estimate_memory(job, machine, chunk)
@@ -89,7 +92,7 @@ def search_training(job: Training, machine: Machine, *, top: int = 10, progress:
         if memory.fits.any():
             held = chunk.take(np.flatnonzero(memory.fits))
             fitting += len(held)
-            step = assemble(kernel_table(job, machine, held), machine.stack)
+            step = assemble(kernel_table(job, machine, held, book=book), machine.stack)
             best.offer(held, _score(job, machine, memory, step, objective))
         tightest.offer(memory)
         if progress is not None:
@@ -100,6 +103,20 @@ def search_training(job: Training, machine: Machine, *, top: int = 10, progress:
     return SearchResult(layouts=found, estimate=estimate_training(job, machine, found), evaluated=evaluated,
                         fitting=fitting, rejected=rejected, smallest_memory_bytes=tightest.total_bytes,
                         wall_s=time.perf_counter() - started)
+
+
+def _opened_book(job: Training, machine: Machine, choices: Mapping[str, Sequence[object]],
+                 chunk_layouts: int) -> KernelBook:
+    """Kernel times of every shape that may fit, asked in few large calls: what fits with the leanest switches."""
+    lean: dict[str, Sequence[object]] = {"recompute": ["full"], "sharding": [0, 3], "overlap_data": [False],
+                                         "overlap_tensor": [False], **choices}
+    book = KernelBook(job, machine)
+    for chunk in layout_chunks(job, machine, choices=lean, chunk_layouts=chunk_layouts):
+        held = np.flatnonzero(estimate_memory(job, machine, chunk).fits)
+        if len(held):
+            fitting = chunk.take(held)
+            book.times(fitting.take(Points.of(fitting, *KERNEL_KEYS).rows))
+    return book
 
 
 def _score(job: Training, machine: Machine, memory: MemoryEstimate, step: StepTime,

@@ -13,7 +13,7 @@ import numpy as np
 
 from serried.economics import chip_usd_per_s, energy_j
 from serried.fabric import stolen_shares
-from serried.planner.kernels import KERNEL_KEYS, kernel_times
+from serried.planner.kernels import KERNEL_KEYS, KernelBook, kernel_times
 from serried.planner.legality import refuse_illegal
 from serried.planner.memory import MemoryEstimate, estimate_memory
 from serried.planner.pieces import Points, micro_batch_count, stage_counts
@@ -65,10 +65,14 @@ def estimate_of(job: Training, machine: Machine, memory: MemoryEstimate, step: S
 
 # --- first pass: before the stack ---------------------------------------------------------------------------------
 
-def kernel_table(job: Training, machine: Machine, layouts: Layouts) -> StepTable:
-    """Everything of a step that does not depend on the parameters of the machine's stack (its facts are read)."""
+def kernel_table(job: Training, machine: Machine, layouts: Layouts, *, book: KernelBook | None = None) -> StepTable:
+    """Everything of a step that does not depend on the parameters of the machine's stack (its facts are read).
+
+    book: remembers kernel times of the same job and machine between calls.
+    """
     shapes = Points.of(layouts, *KERNEL_KEYS)
-    timed = kernel_times(job, machine, layouts.take(shapes.rows))
+    points = layouts.take(shapes.rows)
+    timed = kernel_times(job, machine, points) if book is None else book.times(points)
     phases = np.stack([timed.phases(code) for code in range(len(RECOMPUTE))], axis=-1)
     count_KRL, total_R = _stage_counts(job, layouts)
     wires = wire_times(job, machine, layouts)

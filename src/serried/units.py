@@ -11,7 +11,7 @@ import re
 
 from serried.errors import BadInput
 
-__all__ = ["format_quantity", "parse_quantity"]
+__all__ = ["format_quantity", "parse_quantity", "significant"]
 
 _PREFIX = {"": 1.0, "n": 1e-9, "u": 1e-6, "µ": 1e-6, "m": 1e-3, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9,
            "T": 1e12, "P": 1e15, "E": 1e18,
@@ -87,3 +87,15 @@ def format_quantity(value: float, unit: str, *, digits: int = 3) -> str:
         if abs(value) >= _PREFIX[prefix]:
             return f"{value / _PREFIX[prefix]:.{digits}g} {prefix}{shown}"
     return f"{value:.{digits}g} {shown}"
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """`value` to so many significant digits without an exponent, thousands set apart: 1013.2 -> "1,010"."""
+    if not math.isfinite(value):
+        return "unknown"
+    if value == 0:
+        return "0"
+    places = digits - 1 - math.floor(math.log10(abs(value)))
+    if places > 9:
+        return f"{value:.{digits}g}"
+    return f"{round(value, places):,.{max(places, 0)}f}"

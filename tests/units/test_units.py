@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serried.errors import BadInput
-from serried.units import format_quantity, parse_quantity
+from serried.units import format_quantity, parse_quantity, significant
 
 
 @pytest.mark.parametrize(("text", "unit", "value"), [
@@ -43,3 +43,11 @@ def test_money_and_counts_are_shown_as_people_say_them():
     assert format_quantity(30_000, "usd") == "30,000 usd"
     assert format_quantity(8960, "1") == "8,960"
     assert parse_quantity("4 year", "s") == 4 * 365.25 * 86400
+
+
+@pytest.mark.parametrize(("value", "digits", "text"), [
+    (1013.2, 3, "1,010"), (1308.4, 4, "1,308"), (0.012345, 3, "0.0123"), (0.0, 3, "0"), (-2.954, 3, "-2.95"),
+    (99.96, 3, "100.0"), (1e-15, 3, "1e-15"), (math.inf, 3, "unknown"),
+])
+def test_significant_digits_without_an_exponent(value, digits, text):
+    assert significant(value, digits) == text

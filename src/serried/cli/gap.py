@@ -54,7 +54,7 @@ def command(
         answer = _gap(job, pools, stacks, (number_format, rival_number_format or number_format), seed)
     wall_s = time.perf_counter() - started_s
     if html is not None:
-        write_page(html, page(f"{answer.fleet.name} against {answer.rival.name}", f"{answer.job}. {headline(answer)}",
+        write_page(html, page(_title(answer), f"{answer.job}. {headline(answer)}",
                               gap_sections(answer), footer=f"serried gap, seed {seed}; intervals are 80 %."))
     if as_json:
         print(json.dumps({"schema": "serried/gap/1", **plain(answer),
@@ -64,6 +64,10 @@ def command(
     print_gap(answer, screen)
     if html is not None:
         screen.print(f"page written: {html}", markup=False)
+
+
+def _title(answer: Waterfall) -> str:
+    return " against ".join(f"{side.chip_count} {side.chip}" for side in (answer.fleet, answer.rival))
 
 
 def _gap(job: Training | Serving, pools: tuple[Pool, Pool], stacks: list[Stack], formats: tuple[str, str],

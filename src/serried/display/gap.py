@@ -12,6 +12,7 @@ from serried.display.spec import Bar, Section, Span, Stack
 from serried.display.terminal import table, waterfall_table
 from serried.insight import Bar as LayerBar
 from serried.insight import Interval, Side, Waterfall
+from serried.units import significant
 
 __all__ = ["gap_sections", "print_gap"]
 
@@ -125,13 +126,13 @@ def _tables(answer: Waterfall) -> list[tuple[str, Sequence[str], list[tuple[str,
                                              f" ({side.cost.basis}, {side.cost.status})") for side in sides)),
         ("tokens per joule", *(_number(side.cost.tokens_per_j) for side in sides)),
         ("evidence", *(side.evidence_class for side in sides)),
-    ]), ("What remains when both have perfect software (rival over fleet, per chip)", ("", "factor"), [
+    ]), ("What remains when both sides have perfect software: rival over fleet, per chip", ("cause", "factor"), [
         ("all", f"{math.exp(answer.physical.gap_ln):.2f}x"),
         ("compute", f"{math.exp(answer.physical.compute_ln):.2f}x"),
         ("memory", f"{math.exp(answer.physical.memory_ln):.2f}x"),
         ("fabric", f"{math.exp(answer.physical.fabric_ln):.2f}x"),
         ("scale", f"{math.exp(answer.physical.scale_ln):.2f}x"),
-    ]), ("Parity, fleet over rival", ("", "value"), [
+    ]), ("Parity, fleet over rival", ("what", "value"), [
         ("per chip", _range(answer.parity.per_chip)), ("whole fleet", _range(answer.parity.per_fleet)),
         ("per dollar", _number(answer.parity.per_usd)), ("per joule", _number(answer.parity.per_joule)),
         ("fleet chips to match the whole rival", _number(answer.parity.chips_for_parity)),
@@ -146,7 +147,7 @@ def _spans(side: Side) -> list[Span]:
     ends_s = [0.0]
     for _, seconds in causes:
         ends_s.append(ends_s[-1] + seconds)
-    return [Span(row=f"{side.name}: {side.chip}"[:18], start_s=start, duration_s=end - start, cause=name)
+    return [Span(row=side.chip[:16], start_s=start, duration_s=end - start, cause=name)
             for (name, _), (start, end) in zip(causes, pairwise(ends_s), strict=True)]
 
 
@@ -166,7 +167,7 @@ def _exp(ln: Interval) -> Interval:
 
 
 def _range(interval: Interval) -> str:
-    return f"{interval.value:,.4g}  ({interval.low:,.3g} … {interval.high:,.3g})"
+    return f"{significant(interval.value, 4)}  ({significant(interval.low)} … {significant(interval.high)})"
 
 
 def _percent(gain: Interval) -> str:
@@ -176,7 +177,7 @@ def _percent(gain: Interval) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.3g}" if math.isfinite(value) else "unknown"
+    return significant(value)
 
 
 def _money(value: float, more: str = "") -> str:
@@ -184,7 +185,8 @@ def _money(value: float, more: str = "") -> str:
 
 
 def _figure_name(name: str) -> str:
-    return name.removesuffix("_s").removesuffix("_bytes").replace("_", " ")
+    words = name.removesuffix("_s").removesuffix("_bytes").replace("_", " ")
+    return words.replace("ttft", "TTFT").replace("tpot", "TPOT")
 
 
 def _figure(name: str, value: float) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from serried.display.spec import Bar, Section, Span, Stack
+from serried.units import significant
 
 __all__ = ["page", "write_page"]
 
@@ -60,7 +61,7 @@ def _section(section: Section) -> str:
     return "\n".join(parts)
 
 
-def _waterfall(bars: Sequence[Bar], unit: str, less_is_better: bool) -> str:
+def _waterfall(bars: Sequence[Bar], unit: str, less_is_better: bool | None) -> str:
     left, right, row = 250, 770, 30
     levels, level = [], 0.0
     for bar in bars:
@@ -76,15 +77,18 @@ def _waterfall(bars: Sequence[Bar], unit: str, less_is_better: bool) -> str:
     drawn = []
     for position, (bar, (start, end)) in enumerate(zip(bars, levels, strict=True)):
         y = 8 + position * row
-        colour = "level" if bar.kind == "level" else "gain" if (bar.value < 0) == less_is_better else "loss"
+        neutral = bar.kind == "level" or bar.value == 0 or less_is_better is None
+        colour = "level" if neutral else "gain" if (bar.value < 0) == less_is_better else "loss"
         sign = "" if bar.kind == "level" else "+" if bar.value >= 0 else "−"
-        interval = "" if bar.low is None or bar.high is None else f"  ({bar.low:,.3g} … {bar.high:,.3g})"
+        told = bar.low is not None and bar.high is not None and (bar.low, bar.high) != (0.0, 0.0)
+        interval = f"  ({significant(bar.low or 0.0)} … {significant(bar.high or 0.0)})" if told else ""
+        shown = f"{sign}{significant(abs(bar.value), 4)}" if bar.value else "0"
         width = max(1.5, across(max(start, end)) - across(min(start, end)))
         drawn.append(f'<g><title>{_safe(bar.note or bar.label)}</title>'
                      f'<text x="{left - 12}" y="{y + 16}" text-anchor="end">{_safe(bar.label)}</text>'
                      f'<rect x="{across(min(start, end)):.1f}" y="{y}" height="{row - 8}" rx="2" '
                      f'width="{width:.1f}" fill="var(--{colour})"/>'
-                     f'<text x="{right + 14}" y="{y + 16}">{sign}{abs(bar.value):,.4g} {_safe(unit)}'
+                     f'<text x="{right + 14}" y="{y + 16}">{shown} {_safe(unit)}'
                      f'<tspan class="soft" fill="var(--soft)">{interval}</tspan></text></g>')
         if position + 1 < len(bars):
             drawn.append(f'<line x1="{across(end):.1f}" x2="{across(end):.1f}" y1="{y + row - 8}" y2="{y + row}"/>')

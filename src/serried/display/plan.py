@@ -27,7 +27,7 @@ def print_plan(found: SearchResult, machine: Machine, spread: tuple[float, float
     screen.print()
     screen.print(table("Best layouts", header, rows))
     screen.print()
-    screen.print(waterfall_table("The best one, where a step goes", _cause_bars(found), unit="s"))
+    screen.print(waterfall_table("The best one, where a step goes", _cause_bars(found), unit="s", words=("cause", "")))
     screen.print()
     screen.print(stack_table("Memory of its fullest stage", [_memory(found, machine)]))
     pinned = ", ".join(f"{name}={'|'.join(map(str, values))}" for name, values in searched.items())
@@ -46,7 +46,7 @@ def plan_sections(found: SearchResult, machine: Machine, spread: tuple[float, fl
     return [Section(title="Best layouts", header=header, rows=rows,
                     text=f"{found.evaluated:,} legal layouts were evaluated, {found.fitting:,} fit in memory."),
             Section(title="One step", text="Every turn of every stage in the order of the schedule.", spans=drawn),
-            Section(title="Where a step goes", bars=_cause_bars(found), unit="s", less_is_better=True),
+            Section(title="Where a step goes", bars=_cause_bars(found), unit="s", less_is_better=None),
             Section(title="Memory of the fullest stage", stacks=[_memory(found, machine, row)
                                                                  for row in range(min(len(found.layouts), 8))])]
 
@@ -72,7 +72,8 @@ def _shown(value: object) -> str:
 
 def _cause_bars(found: SearchResult) -> list[Bar]:
     causes = [Bar(label=cause.replace("_", " "), value=float(column[0]))
-              for cause, column in found.estimate.time_by_cause_s.items() if column[0] > 0]
+              for cause, column in found.estimate.time_by_cause_s.items()
+              if column[0] > 1e-9 * found.estimate.time_s[0]]
     return [*causes, Bar(label="step", value=float(found.estimate.time_s[0]), kind="level")]
 
 

@@ -49,7 +49,7 @@ class Section:
     text: str = ""
     bars: Sequence[Bar] = ()
     unit: str = ""
-    less_is_better: bool = False
+    less_is_better: bool | None = False
     spans: Sequence[Span] = ()
     stacks: Sequence[Stack] = ()
     header: Sequence[str] = ()

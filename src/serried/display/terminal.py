@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from serried.display.spec import Bar, Stack
+from serried.units import significant
 
 __all__ = ["console", "stack_table", "table", "waterfall_table"]
 
@@ -27,10 +28,11 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, l
     return made
 
 
-def waterfall_table(title: str, bars: Sequence[Bar], *, unit: str, less_is_better: bool = False) -> Table:
+def waterfall_table(title: str, bars: Sequence[Bar], *, unit: str, less_is_better: bool = False,
+                    words: tuple[str, str] = ("layer", "what changes")) -> Table:
     """A waterfall from level to level: steps start where the last bar ended; gains are green, losses red."""
     reach = max(_levels(bars), default=1.0) or 1.0
-    made = table(title, ("layer", "", unit, "80 % interval", "what changes"), (), left=2)
+    made = table(title, (words[0], "", unit, "80 % interval", words[1]), (), left=2)
     made.columns[4].justify = "left"
     level = 0.0
     for bar in bars:
@@ -39,8 +41,9 @@ def waterfall_table(title: str, bars: Sequence[Bar], *, unit: str, less_is_bette
         colour = "cyan" if bar.kind == "level" else "green" if (bar.value < 0) == less_is_better else "red"
         drawn = Text(_segment(min(start, level) / reach, max(start, level) / reach), style=colour)
         sign = "" if bar.kind == "level" else "+" if bar.value >= 0 else "−"
-        shown = f"{sign}{abs(bar.value):,.4g}" if bar.value or bar.kind == "level" else "0"
-        interval = "" if bar.low is None or bar.high is None else f"{bar.low:,.3g} … {bar.high:,.3g}"
+        shown = f"{sign}{significant(abs(bar.value), 4)}" if bar.value or bar.kind == "level" else "0"
+        told = bar.low is not None and bar.high is not None and (bar.low, bar.high) != (0.0, 0.0)
+        interval = f"{significant(bar.low or 0.0)} … {significant(bar.high or 0.0)}" if told else ""
         made.add_row(Text(bar.label, style="bold" if bar.kind == "level" else ""), drawn, shown, interval, bar.note)
     return made
 

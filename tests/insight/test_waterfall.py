@@ -95,7 +95,7 @@ def test_a_fleet_against_itself_has_no_gap(serving, rival):
 def test_only_the_layer_that_differs_has_a_bar(serving, rival):
     """The same chips under two stacks that differ in one host parameter: the whole gap is the host's."""
     vllm = read_stack("vllm", rival.chip.family)
-    slow = replace(vllm, name="slow host", parameters={**vllm.parameters, "host_s_per_step": 10e-3})
+    slow = replace(vllm, parameters={**vllm.parameters, "host_s_per_step": 10e-3})
     found = gap_serving(serving, rival, rival, stack=slow, rival_stack=vllm, draws=4)
     bars = {bar.layer: bar.gap_ln.value for bar in found.bars}
     assert found.gap_ln.value > 0.05

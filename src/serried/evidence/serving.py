@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from serried.compiler import ENGINE_FORMAT, profile_for
+from serried.compiler import ENGINE_FORMAT
 from serried.errors import SerriedError
 from serried.evidence.cells import Cells, Unusable
 from serried.evidence.spec import CaseResults
-from serried.fabric import read_fabric
+from serried.fabric import Pool, read_fabric
 from serried.planner.spec import Machine
-from serried.serving import Deployments, ServingEstimate, deployment
+from serried.serving import Deployments, ServingEstimate, deployment, serving_machine
 from serried.serving.peak import refuse_above_peak
 from serried.serving.static import LaunchNote, Loop, estimate_noted
 from serried.silicon import read_chip
@@ -146,8 +146,8 @@ def shown(estimate: ServingEstimate | Loop, attribute: str) -> Floats:
 def machine_of(chip_name: str, chip_count: int, engine: str) -> Machine:
     """The chip on its own fabric with the serving stack of `engine`."""
     chip = read_chip(chip_name)
-    return Machine(chip=chip, profile=profile_for(chip), fabric=read_fabric(chip.fabric), chip_count=chip_count,
-                   stack=stack_for(chip.family, "serving", engine) if engine else perfect_stack())
+    return serving_machine(Pool(chip=chip, fabric=read_fabric(chip.fabric), chip_count=chip_count),
+                           stack_for(chip.family, "serving", engine) if engine else perfect_stack())
 
 
 @functools.cache

@@ -6,7 +6,7 @@ order-free attribution, intervals), or a `Diagnosis` (layer settings ranked by l
 
 from serried.insight.diagnosis import diagnose, stack_found
 from serried.insight.measured import read_measured
-from serried.insight.serving_gap import gap_serving, serving_machine
+from serried.insight.serving_gap import gap_serving
 from serried.insight.spec import (
     LAYERS,
     Action,
@@ -21,6 +21,7 @@ from serried.insight.spec import (
     Waterfall,
 )
 from serried.insight.training_gap import gap_training
+from serried.serving import serving_machine
 
 __all__ = ["LAYERS", "Action", "Bar", "Diagnosis", "Explanation", "Interval", "MeasuredPoint", "Parity", "Physical",
            "Side", "Waterfall", "diagnose", "gap_serving", "gap_training", "read_measured", "serving_machine",

@@ -109,8 +109,8 @@ def _log_point(text: str, job: Serving | Training, machine: Machine, file: str) 
     if not isinstance(job, Training):
         raise BadInput(file=file, field="--measured", value="a training log", expected="points of a serving job",
                        remedy="Ask with --train instead of --serve.")
-    times_ms = [float(value) for value in _ITERATION.findall(text)]
-    later = times_ms[math.ceil(_WARM_UP_FRACTION * len(times_ms)):] or times_ms
+    times_s = [float(value) / 1e3 for value in _ITERATION.findall(text)]
+    later = times_s[math.ceil(_WARM_UP_FRACTION * len(times_s)):] or times_s
     batches = [int(value) for value in _BATCH.findall(text)]
     arguments = dict(_ARGUMENT.findall(text))
     own = replace(job, global_batch_sequences=batches[-1] if batches else job.global_batch_sequences,
@@ -119,7 +119,7 @@ def _log_point(text: str, job: Serving | Training, machine: Machine, file: str) 
     if world and world != machine.chip_count:
         raise BadInput(file=file, field="world_size", value=world, expected=f"{machine.chip_count}, as --fleet says",
                        remedy=f"Ask with --fleet {machine.chip.name}:{world}.")
-    return MeasuredPoint(label=Path(file).name, metric="step_time", value=statistics.median(later) / 1e3, unit="s",
+    return MeasuredPoint(label=Path(file).name, metric="step_time", value=statistics.median(later), unit="s",
                          job=own, layout=_log_layout(arguments))
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from serried.compiler import ENGINE_FORMAT, profile_for
+from serried.compiler import ENGINE_FORMAT
 from serried.economics import DEFAULT_TARIFF, Tariff
 from serried.fabric import Pool
 from serried.insight.game import End
@@ -17,12 +17,13 @@ from serried.insight.spec import Waterfall
 from serried.insight.waterfall import explain
 from serried.planner.spec import FORMATS, Machine
 from serried.serving import Deployments, default_deployment, estimate_static, search_static, static_tables
+from serried.serving.machine import serving_machine
 from serried.serving.search import launches
 from serried.serving.static import closed_loop
-from serried.software import Stack, stack_for
+from serried.software import Stack
 from serried.workload.spec import Floats, Serving
 
-__all__ = ["SERVING_FORMATS", "ServingContest", "gap_serving", "serving_machine"]
+__all__ = ["SERVING_FORMATS", "ServingContest", "gap_serving"]
 
 #: Formats that engines serve with and whose loss of quality is established as small, widest first.
 SERVING_FORMATS = ("bf16", "fp8", "int8")
@@ -84,12 +85,6 @@ class ServingContest:
 
     def _row(self, end: End[Deployments]) -> Deployments:
         return replace(end.layout, weight_format=np.array([FORMATS.index(end.number_format)]))
-
-
-def serving_machine(pool: Pool, stack: Stack | None = None) -> Machine:
-    """The pool as a machine with its kernel profile and `stack`, by default the best known serving stack there."""
-    return Machine(chip=pool.chip, profile=profile_for(pool.chip), fabric=pool.fabric, chip_count=pool.chip_count,
-                   stack=stack_for(pool.chip.family, "serving") if stack is None else stack)
 
 
 def gap_serving(job: Serving, fleet_pool: Pool, rival_pool: Pool, *, stack: Stack | None = None,

@@ -6,6 +6,7 @@ loop with a fixed number of requests in flight.
 """
 
 from serried.serving.legality import LEGALITY, deployment_space
+from serried.serving.machine import serving_machine, with_own_collectives
 from serried.serving.search import ServingSearch, default_deployment, search_static
 from serried.serving.spec import (
     SERVING_MEMORY_CAUSES,
@@ -19,4 +20,4 @@ from serried.serving.tables import PhaseTimes, StaticTables, static_tables
 
 __all__ = ["LEGALITY", "SERVING_MEMORY_CAUSES", "SERVING_TIME_CAUSES", "Deployments", "PhaseTimes", "ServingEstimate",
            "ServingSearch", "StaticTables", "assemble", "default_deployment", "deployment", "deployment_space",
-           "estimate_static", "search_static", "static_tables"]
+           "estimate_static", "search_static", "serving_machine", "static_tables", "with_own_collectives"]

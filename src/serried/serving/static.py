@@ -96,14 +96,15 @@ def step_time_s(phase: PhaseTimes, stack: StackValues, *, captured: NDArray[np.b
 
     The host launches kernel by kernel beside the device, or a whole graph at once where `captured`; a pass is never
     shorter than its launches, and what the host does between passes (scheduling, sampling, detokenising) adds. Traffic
-    of a prefill can hide behind its own products; that of a decode step cannot, for its products wait for it.
+    of a prefill can hide behind its own products; that of a decode step cannot, for its products wait for it. A
+    cast is fused into what stands before it as other elementwise work is.
     """
     exposed = 1.0 if decode else 1.0 - stack["tensor_overlap"]
     wire = exposed / stack["collective_rate_ratio"]
     causes = {"gemm": phase.gemm_s / stack["gemm_rate_ratio"],
               "attention": phase.attention_s / stack["attention_rate_ratio"],
               "memory_bound": phase.memory_bound_s + phase.fusible_s * stack["unfused_fraction"],
-              "quantise": phase.quantise_s,
+              "quantise": phase.quantise_s * np.minimum(stack["unfused_fraction"], 1.0),
               "tensor_exposed": phase.tensor_s * wire,
               "expert_exposed": phase.expert_s * wire,
               "pipeline_exposed": phase.pipeline_s / stack["collective_rate_ratio"]}

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["AttentionFit", "calibrated", "fit_attention", "fit_block"]
 
 #: Tiles that a search may choose from, and the head dimensions at which tables step.
-_ROWS = {"attention": ((64, 128, 192, 256), (16, 32, 64, 96, 128)),
+_ROWS = {"attention": ((16, 32, 64, 128, 192, 256), (16, 32, 64, 96, 128)),
          "decode": ((8, 16, 32, 64, 128), (16, 32, 64, 96, 128, 256))}
 _STEPS = (64, 128, 192, 256, 1024)
 _START = {"attention": (128, 64), "decode": (64, 128)}
@@ -221,14 +221,16 @@ def calibrated(profile: KernelProfile, chips: Sequence[Chip]) -> dict[str, dict[
 
 def _refit(profile: KernelProfile, chip: Chip) -> list[AttentionFit]:
     """Fit again every attention variant of `profile` that names its library."""
+    import polars as pl
+
     from serried.catalogue.measurements import read_measurements
 
     libraries = {(family, variant): " ".join(part for part in (fit.library, fit.release) if part)
                  for family in ("attention", "decode") for variant, fit in profile.fits.get(family, {}).items()
                  if fit.library}
     fits: list[AttentionFit] = []
-    for table in ("attention_context", "attention_generation", "mla"):
-        frame = read_measurements(table)
+    for tables in (("attention_context", "attention_generation"), ("mla",)):
+        frame = pl.concat([read_measurements(table) for table in tables])
         own = {label for label in frame["chip"].unique().to_list() if read_chip(label).name == chip.name}
         frame = frame.filter([label in own for label in frame["chip"].to_list()])
         present = {(family, variant) for _, family, variant, _ in attention_cases(frame).blocks()} if own else set()

@@ -123,17 +123,20 @@ def score_tiles(query_tokens: Floats, context_tokens: Floats, window_tokens: Flo
 
 
 def attention_time_s(shape: AttentionShape, *, chip: Chip, parameters: AttentionParameters, causal: bool = True,
-                     number_format: str = "bf16", cache_element_bytes: float = 2.0) -> Floats:
+                     number_format: str = "bf16", cache_element_bytes: float = 2.0, latent_dim: float = 0.0) -> Floats:
     """Device seconds of attention forward over S, captured launch.
 
     number_format: recipe in which the products run. cache_element_bytes: 0 where no cache is written (training).
+    latent_dim: elements a token adds to the cache where that holds one latent for all heads (MLA), else 0.
     """
     score_s = _score_s(shape.width / 2, 1.0, parameters.rate_ratio, parameters, chip, number_format)
     busy_s = _busy_s(shape, score_s, parameters, chip, causal=causal)
-    rows = shape.sequences * shape.query_tokens * shape.width
-    pass_bytes = 2.0 * rows * shape.heads / parameters.pass_ratio
-    append_bytes = (2.0 + cache_element_bytes) * rows * shape.kv_heads / parameters.append_ratio
-    return np.asarray(parameters.launch_s + busy_s + (pass_bytes + append_bytes) / chip.need("hbm_bandwidth"))
+    tokens = shape.sequences * shape.query_tokens
+    streamed = tokens * shape.width * (shape.heads + (shape.kv_heads if latent_dim else 0.0))
+    appended = tokens * (latent_dim or shape.width * shape.kv_heads)
+    traffic_bytes = (2.0 * streamed / parameters.pass_ratio
+                     + (2.0 + cache_element_bytes) * appended / parameters.append_ratio)
+    return np.asarray(parameters.launch_s + busy_s + traffic_bytes / chip.need("hbm_bandwidth"))
 
 
 def attention_backward_time_s(shape: AttentionShape, *, chip: Chip, parameters: AttentionParameters,

@@ -61,12 +61,14 @@ _LATENT_DECODE = (576.0, 512.0)
 class AttentionCases:
     """Rows as columns over C. times_s: library (and release, for latent attention) to seconds, NaN where blank.
 
+    kind: what the table calls the row (context, generation); a context of one token runs the decode kernel.
     key: the shape family that the split is drawn over. unusable: why a row is no kernel of ours, or None.
     """
 
     chip: Sequence[str]
     family: Sequence[str]
     variant: Sequence[str]
+    kind: Sequence[str]
     shape: AttentionShape
     times_s: Mapping[str, Floats]
     key: Sequence[str]
@@ -96,7 +98,8 @@ def case_time_s(shape: AttentionShape, family: str, variant: str, *, chip: Chip,
         return decode_time_s(shape, chip=chip, parameters=parameters, latent=runs.latent,
                              cache_element_bytes=runs.cache_element_bytes)
     return attention_time_s(shape, chip=chip, parameters=parameters, number_format=runs.number_format,
-                            cache_element_bytes=runs.cache_element_bytes)
+                            cache_element_bytes=runs.cache_element_bytes,
+                            latent_dim=_LATENT_DECODE[0] if runs.latent else 0.0)
 
 
 def attention_cases(frame: pl.DataFrame) -> AttentionCases:
@@ -133,14 +136,15 @@ def _plain_cases(frame: pl.DataFrame) -> AttentionCases:
     shape = attention_shape(sequences=np.maximum(_floats(frame, "batch_size"), 1.0), query_tokens=new,
                             context_tokens=new + cached, heads=heads, kv_heads=kv_heads, window_tokens=window,
                             head_dim=head_dim)
-    family = np.where(cached > 0, "decode", "attention").tolist()
+    family = np.where((cached > 0) | (new == 1), "decode", "attention").tolist()
     eight_bit = [["fp8" in value for value in _text(frame, name)] for name in ("attn_dtype", "kv_cache_dtype")]
     variant = ["bf16" if not cache else "fp8" if query or kind == "decode" else "fp8-cache"
                for kind, query, cache in zip(family, *eight_bit, strict=True)]
     keys = [f"{a:.0f},{b:.0f},{c:.0f},{d:.0f}" for a, b, c, d in zip(heads, kv_heads, head_dim, window, strict=True)]
     times = {name.removesuffix("_us"): _times_s(frame, name) for name in frame.columns if name.endswith("_us")}
     return AttentionCases(chip=_text(frame, "chip"), family=family, variant=variant, shape=shape, key=keys,
-                          validate=_validate(keys), unusable=[None] * frame.height, times_s=times)
+                          kind=np.where(cached > 0, "generation", "context").tolist(), validate=_validate(keys),
+                          unusable=[None] * frame.height, times_s=times)
 
 
 def _latent_cases(frame: pl.DataFrame) -> AttentionCases:
@@ -165,4 +169,4 @@ def _latent_cases(frame: pl.DataFrame) -> AttentionCases:
     times = {release: np.where(np.array(releases) == release, time_s, np.nan) for release in dict.fromkeys(releases)}
     return AttentionCases(chip=_text(frame, "chip"), family=np.where(is_decode, "decode", "attention").tolist(),
                           variant=variant, shape=shape, key=keys, validate=_validate(keys), unusable=unusable,
-                          times_s=times)
+                          kind=np.where(is_decode, "MLA generation", "MLA context").tolist(), times_s=times)

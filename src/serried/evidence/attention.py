@@ -32,8 +32,6 @@ COLUMNS = (
      "step"),
     ("chip", "op_name", "mla_dtype", "kv_cache_dtype", "num_heads", "batch_size", "isl", "tp_size", "step", "time_us"),
 )
-_KINDS = {("attention", False): "context", ("decode", False): "generation",
-          ("attention", True): "MLA context", ("decode", True): "MLA generation"}
 
 
 def evaluate(frame: pl.DataFrame) -> CaseResults:
@@ -94,12 +92,10 @@ def _skip(skipped: list[str | None], rows: NDArray[np.intp], reason: str) -> Non
 
 def _results(cases: AttentionCases, predicted_s: Floats, measured_s: Floats, skipped: list[str | None],
              classes: list[str], libraries: list[str], fitted: NDArray[np.bool_]) -> CaseResults:
-    kinds = [_KINDS[family, variant.startswith("latent")]
-             for family, variant in zip(cases.family, cases.variant, strict=True)]
     predicted_s = np.where([reason is not None for reason in skipped], np.nan, predicted_s)
     return CaseResults(
-        area="kernels", ids=[f"{kind}:{row}" for row, kind in enumerate(kinds)], predicted=predicted_s * 1e6,
+        area="kernels", ids=[f"{kind}:{row}" for row, kind in enumerate(cases.kind)], predicted=predicted_s * 1e6,
         measured=measured_s * 1e6, units=["us"] * len(cases), evidence_class=classes, skipped=skipped,
         split=np.where(fitted, "calibrate", "validate").tolist(), fold=list(cases.key),
-        groups={"chip": list(cases.chip), "operator": ["attention"] * len(cases), "kind": kinds,
+        groups={"chip": list(cases.chip), "operator": ["attention"] * len(cases), "kind": list(cases.kind),
                 "library": libraries, "format": [variant.removeprefix("latent-") for variant in cases.variant]})

@@ -7,11 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from serried.calibration.collective_profiles import profile_toml
+from serried.calibration.collective_profiles import calibrate_on_logs, profile_toml
 from serried.calibration.collectives import fit_collectives, predicted_s
 from serried.calibration.nccl_log import read_nccl_log
 from serried.errors import BadInput
-from serried.fabric import Fabric, read_collectives, read_fabric
+from serried.fabric import Fabric, collective_time_s, read_collectives, read_fabric
 from serried.fabric.observations import Observations
 
 HEADER = """# nThread 1 nGpus 1 minBytes 1024 maxBytes 4096 step: 2(factor) warmup iters: 5 iters: 20 agg iters: 1
@@ -126,3 +126,16 @@ def test_a_fitted_profile_reads_back(tmp_path):
     again = read_collectives(str(path))
     assert again.parameters == pytest.approx(dict(profile.parameters), rel=1e-5)
     assert (again.library, again.evidence_class) == (profile.library, profile.evidence_class)
+
+
+def test_a_users_log_moves_the_profile_towards_it(tmp_path):
+    """A cluster 30 % slower than the shipped profile: a profile fitted on its log is nearer to it."""
+    shipped = read_fabric("hgx-h100")
+    payload = 2.0 ** np.arange(12, 31)
+    seen_s = 1.3 * collective_time_s("all_reduce", payload, 4, fabric=shipped)
+    table = "".join(f"  {size:.0f}  {size / 4:.0f}  float  sum  -1  {time * 1e6:.3f}  {size / time / 1e9:.2f}  "
+                    f"{1.5 * size / time / 1e9:.2f}  0\n" for size, time in zip(payload, seen_s, strict=True))
+    fit = calibrate_on_logs([_log(tmp_path, "all_reduce_perf\n" + HEADER + table)], "hgx-h100", name="mine")
+    assert fit.profile.name == "mine"
+    assert fit.median_abs_error < 0.12
+    assert read_collectives("nvlink4").parameters["launch"] != fit.profile.parameters["launch"]

@@ -181,6 +181,17 @@ def test_every_fabric_runs_every_collective(name):
         assert (collective_time_s(operation, PAYLOADS, 1, fabric=fabric) == 0.0).all()
 
 
+@pytest.mark.parametrize("name", names_of("fabrics"))
+def test_a_library_is_never_far_from_its_best(name):
+    """Libraries misjudge, but a pick that takes thrice the best way is a fault of ours."""
+    fabric = read_fabric(name)
+    for operation in ("all_reduce", "all_gather", "all_to_all"):
+        for degree in (8, 64, 512):
+            pick = choose(operation, PAYLOADS, degree, fabric=fabric)
+            best_s = np.min(list(pick.alternatives_s.values()), axis=0)
+            assert (pick.time_s <= 3.0 * best_s).all()
+
+
 @pytest.mark.parametrize("name", ["hgx-h100", "dgx-a100", "hgx-b200", "mi300x-node", "tpu-v5p-pod"])
 def test_scatter_and_gather_make_no_less_than_half_an_all_reduce(name):
     """The two halves move what an all-reduce moves, so they cannot beat it where no switch adds."""

@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serried.calibration.collectives import CollectiveFit, fit_collectives
+from serried.calibration.nccl_log import read_nccl_log
 from serried.catalogue import read_entry
 from serried.catalogue.entry import DATA, read_toml
 from serried.fabric import CollectiveProfile, read_collectives, read_fabric
 from serried.fabric.observations import Observations, observe, read_columns
 from serried.fabric.spec import PARAMETER_UNITS
 
-__all__ = ["profile_toml", "rebuild_collectives"]
+__all__ = ["calibrate_on_logs", "profile_toml", "rebuild_collectives"]
 
 _FILES = ("collectives_intra_node.csv.gz", "collectives.csv")
 
@@ -66,6 +67,18 @@ def rebuild_collectives(folder: Path | None = None, *, progress: Callable[[str],
             progress(f"{step['profile']} {step['rows']}: {len(seen)} rows, median error "
                      f"{fit.median_abs_error:.1%}, 80 % within {fit.spread:.1%}")
     return fits
+
+
+def calibrate_on_logs(logs: Sequence[Path], fabric_name: str, *, name: str, prior_width: float = 0.5) -> CollectiveFit:
+    """A user's own profile: that of the fabric called so, fitted on logs of nccl-tests run on it.
+
+    Write `profile_toml(fit.profile)` to a file and name it in the fabric's table. The prior is narrow, because one log
+    shows one collective on one number of ranks.
+    """
+    fabric = read_fabric(fabric_name)
+    rows = _joined([read_nccl_log(path) for path in logs])
+    return fit_collectives(rows, fabric, prior_width=prior_width, name=name,
+                           source=f"fitted on {len(rows)} rows of {', '.join(path.name for path in logs)}")
 
 
 def _wanted(part: Observations, step: Mapping[str, Any]) -> NDArray[np.bool_]:
@@ -126,4 +139,4 @@ def profile_toml(profile: CollectiveProfile, *, title: str = "", measured: set[s
 
 
 if __name__ == "__main__":
-    rebuild_collectives(progress=print)
+    rebuild_collectives(progress=lambda line: print(line, flush=True))

@@ -26,14 +26,16 @@ from serried.fabric.placement import Floats, place
 __all__ = ["CollectiveFit", "fit_collectives", "predicted_s"]
 
 #: Physical range of each parameter, the first pattern that matches: no algorithm but an adding switch beats its wires,
+#: a flag in every word leaves half of the bytes for data and a flag in every line 120 of 128,
 #: flagged protocols are not cut into chunks (so their steps and bytes overlap, exponent >= 1), and a flag costs less
 #: than a fence.
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("launch*", 1e-7, 1e-4), ("floor*", 1e-6, 1e-3), ("step.ll", 1e-8, 3e-6), ("step.ll128", 1e-8, 4e-6),
     ("step.*", 1e-8, 3e-5), ("hop.*", 1e-7, 1e-3), ("peer.*", 1e-9, 1e-5), ("ratio.switch.*", 0.3, 1.4),
-    ("ratio.*", 0.005, 1.0), ("network.*", 0.02, 1.0), ("pair.*", 0.002, 1.0), ("exponent.ll*", 1.0, 8.0),
-    ("exponent.*.ll*", 0.7, 8.0), ("exponent.stages", 1.0, 8.0), ("lockstep.*", 1.0, 8.0),
-    ("exponent.*", 0.4, 3.0), ("choice.*", 0.3, 3.0),
+    ("ratio.*.ll", 0.005, 0.5), ("network.*.ll", 0.005, 0.5), ("ratio.*.ll128", 0.005, 0.9375),
+    ("network.*.ll128", 0.005, 0.9375), ("ratio.*", 0.005, 1.0), ("network.*", 0.02, 1.0),
+    ("pair.*", 0.002, 1.0), ("exponent.ll*", 1.0, 8.0), ("exponent.*.ll*", 0.7, 8.0), ("exponent.stages", 1.0, 8.0),
+    ("lockstep.*", 1.0, 8.0), ("exponent.*", 0.4, 3.0), ("choice.*", 0.3, 3.0),
     ("local.*", 0.2, 50.0), ("scale.*", 0.001, 3.0), ("fill*", 0.5, 100.0), ("maximum.*", 1e3, 1e9),
 )
 
@@ -130,7 +132,7 @@ def _blended_s(observations: Observations, fabric: Fabric, sharpness: float) -> 
         had = list(candidates(operation, observations.payload_bytes[rows], placement, fabric, switch_adds=adds,
                               ways=ways))
         times_s = np.stack([way.time_s for way in had])
-        believed_s = times_s * np.array([way.choice for way in had])[:, None]
+        believed_s = np.stack([way.believed_s for way in had])
         weights = (believed_s.min(axis=0) / believed_s) ** sharpness
         logs = np.where(np.isfinite(times_s), np.log(np.where(np.isfinite(times_s), times_s, 1.0)), 0.0)
         time_s_R[rows] = np.exp((weights * logs).sum(axis=0) / weights.sum(axis=0))

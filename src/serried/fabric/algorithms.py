@@ -36,12 +36,12 @@ _WIRE_TIMES = {"ll": 1.0, "ll128": 1.0, "simple": 2.0}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One way to run the collective: its time, and the ratio at which the library believes in that time."""
+    """One way to run the collective: its time, and the time that the library believes it takes when it chooses."""
 
     algorithm: str
     protocol: str
     time_s: Floats
-    choice: float
+    believed_s: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +104,9 @@ def candidates(operation: str, payload_bytes_G: Floats, placement: Placement, fa
             time_s_G = np.maximum(cost(call) + call.launch_s + call.own_copy_s(), call.get("floor"))
             allowed_G = (placement.degree >= library.get("minimum", algorithm, protocol)) & (
                 payload_bytes_G <= library.get("maximum", algorithm, protocol))
-            yield Candidate(algorithm=algorithm, protocol=protocol, choice=library.get("choice", algorithm, protocol),
-                            time_s=np.where(allowed_G & call.reaches(), time_s_G, np.inf))
+            time_s_G = np.where(allowed_G & call.reaches(), time_s_G, np.inf)
+            yield Candidate(algorithm=algorithm, protocol=protocol, time_s=time_s_G,
+                            believed_s=time_s_G * call.belief())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +158,11 @@ class _Call:
         if tier.scale_up:
             return self.get("step") + wire_s
         return (self.get("hop") + wire_s) * self.growth()
+
+    def belief(self) -> Floats | float:
+        """What the library believes of a time, as a ratio; measured inside nodes, and between them for trees alone."""
+        ratio = self.get("choice")
+        return ratio if self.algorithm in ("tree", "switch") else np.where(self.node_count() > 1.0, 1.0, ratio)
 
     def node_count(self) -> Floats:
         """Parts that only a network joins."""

@@ -18,6 +18,9 @@ from serried.fabric.spec import OPERATIONS, Fabric, Operation
 
 __all__ = ["Choice", "choose", "collective_time_s", "stolen_shares"]
 
+#: Collectives evaluated at once: their columns stay in a core's cache.
+_BLOCK = 4096
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
@@ -44,19 +47,29 @@ def collective_time_s(operation: Operation, payload_bytes: ArrayLike, degree: Ar
     choose from, as "<algorithm>/<protocol>", "<algorithm>/" or "/<protocol>"; empty = everything it has.
     """
     shape, payload_G, degree_G, stride_G = _columns(operation, payload_bytes, degree, stride)
+    blocks = [slice(first, first + _BLOCK) for first in range(0, max(len(payload_G), 1), _BLOCK)]
+    time_s_G = np.concatenate([_best_s(
+        operation, payload_G[block], degree_G if len(degree_G) == 1 else degree_G[block],
+        stride_G if len(stride_G) == 1 else stride_G[block], fabric, switch_adds, ways) for block in blocks])
+    return time_s_G.reshape(shape)
+
+
+def _best_s(operation: str, payload_G: Floats, degree_G: Floats, stride_G: Floats, fabric: Fabric, switch_adds: bool,
+            ways: Collection[str]) -> Floats:
+    """Time of the way that the library believes to be the fastest; degree and stride are columns or of length 1."""
     best_s_G = np.full(payload_G.shape, np.inf)
     believed_s_G = np.full(payload_G.shape, np.inf)
     placement = place(degree_G, stride_G, fabric)
     for way in candidates(operation, payload_G, placement, fabric, switch_adds=switch_adds, ways=ways):
-        taken_G = way.time_s * way.choice < believed_s_G
+        taken_G = way.believed_s < believed_s_G
         best_s_G = np.where(taken_G, way.time_s, best_s_G)
-        believed_s_G = np.where(taken_G, way.time_s * way.choice, believed_s_G)
+        believed_s_G = np.where(taken_G, way.believed_s, believed_s_G)
     best_s_G = np.where(degree_G <= 1.0, 0.0, best_s_G)
     if not np.isfinite(best_s_G).all():
         raise BadInput(file=fabric.profile.file, field=f"collective profile {fabric.profile.name}", value=operation,
                        expected=f"an algorithm for every {operation} asked for on {fabric.name}",
                        remedy="Give the profile a ratio (and network) parameter for an algorithm that can run it.")
-    return best_s_G.reshape(shape)
+    return best_s_G
 
 
 def choose(operation: Operation, payload_bytes: ArrayLike, degree: ArrayLike, stride: ArrayLike = 1, *,
@@ -67,8 +80,8 @@ def choose(operation: Operation, payload_bytes: ArrayLike, degree: ArrayLike, st
                                  ways=ways)
     had = list(candidates(operation, payload_G, place(degree_G, stride_G, fabric), fabric, switch_adds=switch_adds,
                           ways=ways))
-    pick_G = np.argmin([way.time_s * way.choice for way in had], axis=0)
-    moving_G = degree_G > 1.0
+    pick_G = np.argmin([way.believed_s for way in had], axis=0)
+    moving_G = np.broadcast_to(degree_G > 1.0, payload_G.shape)
     return Choice(
         algorithm=[had[pick].algorithm if moves else "" for pick, moves in zip(pick_G, moving_G, strict=True)],
         protocol=[had[pick].protocol if moves else "" for pick, moves in zip(pick_G, moving_G, strict=True)],
@@ -87,12 +100,13 @@ def _columns(operation: str, payload_bytes: ArrayLike, degree: ArrayLike,
     if operation not in OPERATIONS:
         raise BadInput(field="operation", value=operation, expected=f"one of {', '.join(OPERATIONS)}",
                        remedy="Correct the name of the collective.")
-    payload, ranks, apart = np.broadcast_arrays(np.asarray(payload_bytes, dtype=np.float64),
-                                                np.asarray(degree, dtype=np.float64),
-                                                np.asarray(stride, dtype=np.float64))
+    payload, ranks, apart = (np.asarray(column, dtype=np.float64) for column in (payload_bytes, degree, stride))
     for name, column, least in (("payload_bytes", payload, 0.0), ("degree", ranks, 1.0), ("stride", apart, 1.0)):
         if not (column >= least).all() or not np.isfinite(column).all():
             raise BadInput(field=name, value=column[~(column >= least)].ravel()[:1].tolist() or "not finite",
                            expected=f"{least:g} or more",
                            remedy="A group has at least one rank, and a payload is not negative.")
-    return payload.shape, payload.ravel(), ranks.ravel(), apart.ravel()
+    shape = np.broadcast_shapes(payload.shape, ranks.shape, apart.shape)
+    ranks_G, apart_G = (np.broadcast_to(column, shape).ravel() if column.size > 1 else column.reshape(1)
+                        for column in (ranks, apart))
+    return shape, np.broadcast_to(payload, shape).ravel(), ranks_G, apart_G

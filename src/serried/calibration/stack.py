@@ -31,7 +31,10 @@ _EIGHTY_PERCENT = 1.2816
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Belief:
-    """What is believed of a parameter before any run is seen: value and standard deviation."""
+    """What is believed of a parameter before any run is seen: value and standard deviation.
+
+    A rate is believed, and fitted, by its logarithm: half as fast is as far away as twice as fast.
+    """
 
     value: float
     deviation: float
@@ -87,14 +90,24 @@ def fit_stack(times_of: TimesOf, measured_s_R: Floats, folds: Sequence[str], *,
     if not len(measured_s_R):
         raise ValueError("a stack is fitted on at least one run")
     names = [name for name in STACK_PARAMETERS if name in prior]
-    centre = np.array([prior[name].value for name in names])
-    scale = np.array([max(prior[name].deviation, 1e-12) for name in names])
-    low = np.array([STACK_PARAMETERS[name].low for name in names])
-    high = np.array([STACK_PARAMETERS[name].high for name in names])
+    is_rate = np.array([name.endswith("_rate_ratio") for name in names])
+
+    def inner(values: Sequence[float]) -> Floats:
+        return np.where(is_rate, np.log(np.where(is_rate, values, 1.0)), values)
+
+    def outer(theta_P: Floats) -> Floats:
+        return np.where(is_rate, np.exp(np.where(is_rate, theta_P * scale, 0.0)), theta_P * scale)
+
+    value = np.array([prior[name].value for name in names])
+    deviation = np.array([prior[name].deviation for name in names])
+    centre = inner(value)
+    scale = np.maximum(np.where(is_rate, deviation / np.maximum(value, 1e-12), deviation), 1e-12)
+    low = inner([STACK_PARAMETERS[name].low for name in names])
+    high = inner([STACK_PARAMETERS[name].high for name in names])
     weight_R = _fold_weight(folds)
 
     def misses(theta_P: Floats) -> Floats:
-        predicted = times_of(dict(zip(names, (theta_P * scale).tolist(), strict=True)))
+        predicted = times_of(dict(zip(names, outer(theta_P).tolist(), strict=True)))
         found: Floats = np.log(measured_s_R / predicted)
         return found
 
@@ -103,8 +116,8 @@ def fit_stack(times_of: TimesOf, measured_s_R: Floats, folds: Sequence[str], *,
 
     span = high - low
     solutions = []
-    for first in _starts(names, centre):
-        begin = np.clip(first, low + 1e-6 * span, high - 1e-6 * span) / scale
+    for first in _starts(names, value):
+        begin = np.clip(inner(first), low + 1e-6 * span, high - 1e-6 * span) / scale
         solutions.append(least_squares(cost, begin, bounds=(low / scale, high / scale), diff_step=1e-3, max_nfev=40,
                                        xtol=1e-5, ftol=1e-5))
     solution = min(solutions, key=lambda one: float(one.cost))
@@ -112,16 +125,17 @@ def fit_stack(times_of: TimesOf, measured_s_R: Floats, folds: Sequence[str], *,
     residual_R = misses(theta_P)
     unseen_R, spread_P = _without_folds(solution.jac, cost(theta_P), misses, theta_P, folds,
                                         (low / scale, high / scale))
-    spread = np.maximum(spread_P * scale, 0.0)
-    return StackFit(parameters=dict(zip(names, (theta_P * scale).tolist(), strict=True)),
+    found = outer(theta_P)
+    spread = np.where(is_rate, np.expm1(np.minimum(spread_P * scale, 2.0)) * found, spread_P * scale)
+    return StackFit(parameters=dict(zip(names, found.tolist(), strict=True)),
                     spreads=dict(zip(names, spread.tolist(), strict=True)), residual_R=residual_R, unseen_R=unseen_R)
 
 
-def _starts(names: Sequence[str], centre: Floats) -> list[Floats]:
+def _starts(names: Sequence[str], believed: Floats) -> list[Floats]:
     """Where the search begins: as believed, with a slow host (which shows only once it is the bound), slow wires."""
-    starts = [centre]
+    starts = [believed]
     for name, value in (("host_s_per_operator", 4e-5), ("collective_rate_ratio", 0.5)):
-        other = centre.copy()
+        other = believed.copy()
         other[names.index(name)] = value
         starts.append(other)
     return starts

@@ -26,6 +26,7 @@ class SourceAssumption:
     recomputes: tokens and recompute by the beginning of the model's name, as the source's recipes have them.
     recompute_words: what the source's words for recompute mean in the planner's. one_layer_chunks: a pipeline without a
     printed number of chunks has one layer in each. adapter_mlp: low-rank adapters stand on the MLP too.
+    facts_of: facts of the stack that the source's recipe for a model changes, by the beginning of the model's name.
     flop_count: how the source counts the FLOPs behind its TFLOP/s ("" = unknown, such rows are skipped).
     """
 
@@ -37,6 +38,7 @@ class SourceAssumption:
     sequences: Mapping[str, int] = field(default_factory=dict)
     recomputes: Mapping[str, str] = field(default_factory=dict)
     recompute_words: Mapping[str, str] = field(default_factory=dict)
+    facts_of: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     dtype_of_chip: Mapping[str, str] = field(default_factory=dict)
     fabric_of_chip: Mapping[str, str] = field(default_factory=dict)
     recompute_choices: tuple[str, ...] = ("none", "selective", "mlp", "full")

@@ -38,7 +38,8 @@ class Run:
     layout: degrees and choices by the names of planner Layouts; recompute None = the least of `recompute_choices` that
     fits. slices: pods that hold a whole copy of the sharded states each (1 = the states are cut over all chips).
     chip: as printed. fabric: where the source names its wires ("" = the fabric that the chip stands on).
-    metric: what was measured. memory_bytes: published peak, None when blank.
+    stack_facts: what the source's recipe changes in the facts of its stack. metric: what was measured.
+    memory_bytes: published peak, None when blank.
     """
 
     id: str
@@ -53,6 +54,7 @@ class Run:
     fabric: str
     layout: Mapping[str, int | str | bool]
     recompute_choices: tuple[str, ...]
+    stack_facts: Mapping[str, object]
     metric: Metric
     memory_bytes: float | None
 
@@ -100,6 +102,7 @@ def _run(raw: Cells, source: SourceAssumption, assumptions: Assumptions, label: 
         **label, model=model, job=job, chip_count=chips, slices=_slices(cells, chips, layout),
         fabric=source.fabric_of_chip.get(raw["chip"], ""), layout=layout,
         recompute_choices=(str(layout["recompute"]),) if layout["recompute"] else source.recompute_choices,
+        stack_facts=_of_model(source.facts_of, raw["model"]) or {},
         metric=metric_of_row(cells, source, model=model, sequence=sequence, batch=batch, chips=chips),
         memory_bytes=None if memory is None else memory * (2.0**30 if "GiB" in cells["notes"] else 1e9))
 

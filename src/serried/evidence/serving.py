@@ -245,6 +245,8 @@ def _published_point(cells: Cells, base: Point, column: str) -> Point:
         raise Unusable(f"throughput counts {cells['throughput_kind']} tokens")
     if not re.fullmatch(r"\d+", cells["concurrency_or_batch"]):
         raise Unusable(f"load is {cells['concurrency_or_batch']!r}: no fixed number of requests in flight")
+    if not base.number_format:
+        raise Unusable("dtype_weights is blank: the number format is unknown")
     number_format = _recipe(base.number_format)
     job = Serving(model=_model(base.model), input_tokens=int(_need(cells, "input_len")),
                   output_tokens=int(_need(cells, "output_len")), concurrency=int(cells["concurrency_or_batch"]))

@@ -179,7 +179,7 @@ def prepare_runs(runs: Sequence[Run], *, stack_of: StackOf | None = None) -> Pre
             refused[position] = str(error)
             continue
         key = (run.job, machine.chip.name, machine.fabric.name, machine.stack.name, run.chip_count, run.slices,
-               run.metric.quantity)
+               run.metric.quantity, tuple(sorted(run.stack_facts.items())))
         groups.setdefault(key, []).append(position)
     found: list[tuple[list[int], Machine, Sequence[str], Floats, StepTable]] = []
     for positions in groups.values():
@@ -294,8 +294,13 @@ def _code(column: str, value: int | str | bool) -> int | bool:
 def machine_of(run: Run, choose: StackOf | None = None) -> Machine:
     """The machine of a run; SerriedError when nobody knows its chip or fabric."""
     chip = _chip(run.chip)
-    return Machine(chip=chip, profile=_profile(run.chip), fabric=_fabric(run.fabric or chip.fabric),
-                   stack=(choose or _shipped_stack)(run, chip), chip_count=run.chip_count // run.slices)
+    stack = _with_facts((choose or _shipped_stack)(run, chip), run)
+    return Machine(chip=chip, profile=_profile(run.chip), fabric=_fabric(run.fabric or chip.fabric), stack=stack,
+                   chip_count=run.chip_count // run.slices)
+
+
+def _with_facts(stack: Stack, run: Run) -> Stack:
+    return replace(stack, facts={**stack.facts, **run.stack_facts}) if run.stack_facts else stack
 
 
 def _shipped_stack(run: Run, chip: Chip) -> Stack:

@@ -201,7 +201,7 @@ def best_tile_s(shape: Products, engine: Engine, p: GemmParameters) -> Floats:
         return soft_maximum(cores_s, hbm_s, p.sharpness)
 
     most = np.clip(np.floor(steps / _LEAST_STEPS), 1.0, p.slice_limit)
-    slices_ST = np.minimum(most, np.maximum(1.0, np.floor(engine.core_count / grid_ST)))
+    slices_ST = np.minimum(most, np.maximum(1.0, np.floor(engine.core_count / np.maximum(1.0, grid_ST))))
     adding_s = p.slice_s + (slices_ST + 1.0) * (_PARTIAL_BYTES / engine.hbm_bytes_per_s * batch * m * n)
     best_s: Floats = p.launch_s + np.minimum(walked_s(1.0), walked_s(slices_ST) + adding_s).min(axis=1)
     flop = 2.0 * shape.batch * shape.m * shape.n * shape.k

@@ -18,6 +18,7 @@ The form of a profile file (`data/profiles/*.toml`, or a user's own):
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import Any
@@ -101,8 +102,8 @@ def profile_of(entry: Entry) -> KernelProfile:
             families.setdefault(family, {})[variant] = _declared(FAMILIES[family], values, where, entry)
     return KernelProfile(name=entry.name, file=entry.file, chips=tuple(entry.facts.get("chips", ())),
                          chip_families=tuple(entry.facts.get("chip_families", ())), families=families, fits=fits,
-                         spread=float(entry.facts.get("spread", 0.1)),
-                         family_spread=float(entry.facts.get("spread_family", 0.25)))
+                         spread=_number(entry, "spread", 0.1),
+                         family_spread=_number(entry, "spread_family", 0.25))
 
 
 def _declared(kind: type, values: Mapping[str, Any], where: str, entry: Entry) -> Any:
@@ -118,12 +119,40 @@ def _declared(kind: type, values: Mapping[str, Any], where: str, entry: Entry) -
             raise BadInput(file=entry.file, field=f"{where}.{key}", value=value,
                            expected=f"a number from {low:g} to {high:g}",
                            remedy=declared[key].metadata["description"])
+        if low is None and not _alike(value, declared[key].default):
+            raise BadInput(file=entry.file, field=f"{where}.{key}", value=value,
+                           expected=f"something of the form of {_example(declared[key].default)}",
+                           remedy="Correct the value.")
     missing = [name for name, column in declared.items()
                if name not in values and column.default is MISSING and column.default_factory is MISSING]
     if missing:
         raise BadInput(file=entry.file, field=f"{where}.{missing[0]}", value=None, expected="a number",
                        remedy=declared[missing[0]].metadata.get("description", "Give it."))
     return kind(**{key: _frozen(value) for key, value in values.items()})
+
+
+def _alike(value: Any, default: Any) -> bool:
+    """Whether `value` can stand for `default`: a text for a text, a number for a number, a table row by row."""
+    if isinstance(default, tuple):
+        rows_alike = default and isinstance(value, list) and value
+        return bool(rows_alike) and all(_alike(item, default[0]) for item in value) and (
+            not isinstance(default[0], tuple) or all(len(item) == len(default[0]) for item in value))
+    if isinstance(default, (int, float)):
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+    return default is MISSING or isinstance(value, type(default))
+
+
+def _example(default: Any) -> str:
+    return repr([list(row) if isinstance(row, tuple) else row for row in default[:2]] if isinstance(default, tuple)
+                else default)
+
+
+def _number(entry: Entry, fact: str, default: float) -> float:
+    value = entry.facts.get(fact, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 10:
+        raise BadInput(file=entry.file, field=f"facts.{fact}", value=value, expected="a fraction above 0, e.g. 0.2",
+                       remedy="Give the half-width of an 80 % interval of a kernel time as a fraction.")
+    return float(value)
 
 
 def _frozen(value: Any) -> Any:

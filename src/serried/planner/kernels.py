@@ -93,9 +93,12 @@ def kernel_times(job: Training, machine: Machine, points: Layouts) -> KernelTime
         clock.add_all(index, forward, routes=routes)
         clock.add_all(index, backward, part=_BACKWARD, routes=routes)
         clock.add_all(index, recomputed_operators(forward, again), part=_AGAIN, routes=routes)
+    fused_loss = bool(machine.stack.facts.get("fused_loss", True))
     for index, ends in ((-2, embedding_operators), (-1, head_operators)):
-        clock.add_all(index, ends(model, shards, phase="forward"))
-        clock.add_all(index, ends(model, shards, phase="backward"), part=_BACKWARD)
+        forward, backward = (ends(model, shards, phase=phase) for phase in ("forward", "backward"))
+        clock.add_all(index, _with_fused_loss(forward, model, shards, forward=True) if fused_loss else forward)
+        clock.add_all(index, _with_fused_loss(backward, model, shards, forward=False) if fused_loss else backward,
+                      part=_BACKWARD)
     if machine.stack.facts.get("captured", False):
         clock.work[:, :, [_INDEX["kernels"], _INDEX["fusible_kernels"]]] = 0.0
     return KernelTimes(work_RGCS=clock.work[:, :_AGAIN], selective_RCS=clock.work[:, _AGAIN],
@@ -141,6 +144,16 @@ def _operators(model: Model, block: Block, index: int, shards: Shards, phase: Li
     if index < len(model.blocks):
         return block_operators(model, block, shards, phase=phase, fused_attention=fused_attention)
     return prediction_operators(model, shards, phase=phase, fused_attention=fused_attention)
+
+
+def _with_fused_loss(operators: tuple[Operator, ...], model: Model, shards: Shards, *,
+                     forward: bool) -> tuple[Operator, ...]:
+    """The ends with one kernel for the loss: two passes over the logits in forward, of which the second leaves the
+    gradient in their place, and nothing in backward."""
+    logits_bytes = 2.0 * shards.sequences * shards.query_tokens / shards.context * model.vocab / shards.tensor
+    fused = Elementwise(name="head.loss", read_bytes=2.0 * logits_bytes, write_bytes=logits_bytes, fusible=False)
+    return tuple(fused if operator.name == "head.loss" else operator for operator in operators
+                 if forward or operator.name != "head.loss")
 
 
 def _part_of(name: str) -> int:

@@ -216,6 +216,9 @@ class _Clock:
         return found
 
     def _distinct_time_s(self, operator: Operator, chosen: np.ndarray, number_format: str) -> Floats:
+        if isinstance(operator, GroupedGemm) and not self.machine.stack.facts.get("grouped_kernel", True):
+            alone = self._distinct_time_s(self._one_expert(operator), chosen, number_format)
+            return alone * np.broadcast_to(operator.groups, len(self.points))[chosen]
         names = _SHAPE[type(operator)]
         count = len(self.points)
         columns = [np.broadcast_to(np.asarray(getattr(operator, name), dtype=np.float64), count)[chosen]
@@ -225,6 +228,15 @@ class _Clock:
         time_s = operator_time_s(asked, chip=self.machine.chip, profile=self.machine.profile,
                                  number_format=number_format)
         return np.asarray(np.broadcast_to(time_s, len(values[0]))[where])
+
+    def _one_expert(self, operator: GroupedGemm) -> Gemm:
+        """The product of one expert by itself, as software without a grouped kernel runs it: its tiles share no wave
+        with those of the others."""
+        rows, wide, deep = (np.broadcast_to(np.asarray(column, dtype=np.float64), len(self.points))
+                            for column in (operator.rows / operator.groups, operator.n, operator.k))
+        if operator.phase == "backward_weight":
+            return Gemm(name=operator.name, m=wide, n=deep, k=rows, weight=False, phase=operator.phase)
+        return Gemm(name=operator.name, m=rows, n=wide, k=deep, phase=operator.phase)
 
     def _cast(self, operator: Gemm | GroupedGemm, column: Floats, *, forward: bool) -> None:
         """Low-precision operands are cast once: the input in forward, where the kernel before can do it, and the

@@ -52,7 +52,7 @@ def read_nccl_log(path: str | Path, *, operation: str = "", ranks: int = 0, in_p
     return Observations(operation=[operation] * len(rows), payload_bytes=payload_bytes, time_s=time_s,
                         degree=np.full(len(rows), degree), stride=np.ones(len(rows)),
                         switch_adds=np.ones(len(rows), dtype=bool), ways=[""] * len(rows),
-                        ids=[f"{path.name}:{size:.0f}" for size in payload_bytes], fabric=[""] * len(rows),
+                        ids=[f"{path.name}:{payload:.0f}" for payload in payload_bytes], fabric=[""] * len(rows),
                         library=[""] * len(rows), system=[path.stem] * len(rows), source=[path.name] * len(rows),
                         split=["calibrate"] * len(rows), skipped=[None] * len(rows))
 

@@ -97,7 +97,10 @@ def profile_of(entry: Entry) -> KernelProfile:
                            remedy=f"Nearest: {', '.join(nearest(family, FAMILIES))}.")
         for variant, table in variants.items():
             where = f"{family}.{variant}"
-            values = dict(table) if isinstance(table, dict) else {}
+            if not isinstance(table, dict) or not isinstance(table.get("fit", {}), dict):
+                raise BadInput(file=entry.file, field=where, value=table, expected="a table of parameters",
+                               remedy=f"Write [{where}] on its own line, and [{where}.fit] for where they come from.")
+            values = dict(table)
             fits.setdefault(family, {})[variant] = _declared(KernelFit, values.pop("fit", {}), f"{where}.fit", entry)
             families.setdefault(family, {})[variant] = _declared(FAMILIES[family], values, where, entry)
     return KernelProfile(name=entry.name, file=entry.file, chips=tuple(entry.facts.get("chips", ())),

@@ -22,7 +22,7 @@ from serried.silicon import read_chip
 from tests.compiler.chips import round_chip
 
 #: Nothing but products at peak: no launch, no passes, no latencies, no exponentials.
-IDEAL = AttentionParameters(tiles=((4096, 128, 128),), rate_ratio=1.0, balance_head_dim=1.0, overlap_power=8.0,
+IDEAL = AttentionParameters(tiles=((4096, 128, 128),), rate_ratio=1.0, softmax_flop=1.0, overlap_power=8.0,
                             feed_ratio=50.0, tile_s=0.0, block_s=0.0, wave_share=0.0, pass_ratio=1.0, append_ratio=1.0,
                             packs_heads=0.0, launch_s=0.0)
 SHIPPED = [(name, variant) for name in profile_names() for variant in read_profile(name).families["attention"]]

@@ -42,7 +42,7 @@ _LEAST_ROWS = 20
 _LEAST = 1e-9      # seconds or ratios below this are nothing
 _SOURCE = "kernel timings of 2025-2026, captured launches (measurements/kernels)"
 #: Fields that a continuous fit leaves alone.
-_CHOSEN = ("tiles", "packs_heads", "core_count")
+_CHOSEN = ("tiles", "packs_heads", "core_count", "matrix_ratio")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +122,11 @@ def fit_block(shape: AttentionShape, measured_s: Floats, family: str, variant: s
     core_count = chip.need("core_count")
     name, values = (("packs_heads", (0.0, 1.0)) if family == "attention" else
                     ("groups_per_core", (0.35, 0.5, 0.7, 1.0, 2.0)))
-    starts = [kind(**{"tiles": tiles, "core_count": core_count, name: value}) for value in values]
+    own: dict[str, Any] = {"tiles": tiles, "core_count": core_count}
+    vector_flop_per_s = chip.get("vector_peak")
+    if family == "attention" and vector_flop_per_s:
+        own["matrix_ratio"] = chip.matrix_peak_flop_per_s("bf16") / vector_flop_per_s
+    starts = [kind(**own, **{name: value}) for value in values]
     best = min((search.run(start) for start in starts), key=search.cost)
     numbers = {column.name: _rounded(getattr(best, column.name)) for column in dataclasses.fields(best)
                if column.name != "tiles"}

@@ -48,8 +48,8 @@ class AttentionParameters:
     tiles: TileTable = ((64, 128, 128), (128, 128, 128), (256, 128, 64), (4096, 64, 64))
     rate_ratio: float = parameter(unit="1", low=0.1, high=1.0, default=0.75,
                                   description="sustained rate of the two matrix products over the peak")
-    balance_head_dim: float = parameter(unit="1", low=1.0, high=1000.0, default=110.0,
-                                        description="head dimension whose products at peak take as long as the softmax")
+    softmax_flop: float = parameter(unit="1", low=1.0, high=400.0, default=26.0,
+                                    description="work of one score's softmax, in flop of the vector units at peak")
     overlap_power: float = parameter(unit="1", low=1.0, high=8.0, default=3.0,
                                      description="1: products and softmax in turn; large: one hides the other")
     feed_ratio: float = parameter(unit="1", low=0.2, high=50.0, default=3.0,
@@ -69,6 +69,8 @@ class AttentionParameters:
     launch_s: float = parameter(unit="s", low=0.0, high=1e-4, default=8e-6, description="captured launch floor")
     core_count: float = parameter(unit="1", low=1.0, high=1e5, default=132.0,
                                   description="cores of the chip measured; stands in where a chip's count is unknown")
+    matrix_ratio: float = parameter(unit="1", low=0.5, high=200.0, default=16.0,
+                                    description="16-bit matrix peak over vector peak of the chip measured; stands in")
 
     def __post_init__(self) -> None:
         check_tiles(self.tiles)
@@ -162,11 +164,17 @@ def attention_backward_time_s(shape: AttentionShape, *, chip: Chip, parameters: 
 def _score_s(mean_width: Floats, vector_ratio: float, rate_ratio: float, parameters: AttentionParameters, chip: Chip,
              number_format: str) -> Floats:
     """Seconds one core takes for one score: products of 4 x mean_width flop beside the work on vector units."""
-    core_flop_per_s = chip.matrix_peak_flop_per_s(ENGINE_FORMAT[number_format]) / _core_count(chip, parameters)
-    power = parameters.overlap_power
-    products = mean_width / rate_ratio
-    vector = vector_ratio * parameters.balance_head_dim
-    return np.asarray(4.0 * (products**power + vector**power) ** (1 / power) / core_flop_per_s)
+    core_count, power = _core_count(chip, parameters), parameters.overlap_power
+    matrix_flop_per_s = chip.matrix_peak_flop_per_s(ENGINE_FORMAT[number_format])
+    vector_flop_per_s = chip.get("vector_peak") or _half_peak_flop_per_s(chip, number_format) / parameters.matrix_ratio
+    products_s = 4.0 * mean_width * core_count / (matrix_flop_per_s * rate_ratio)
+    vector_s = vector_ratio * parameters.softmax_flop * core_count / vector_flop_per_s
+    return np.asarray((products_s**power + vector_s**power) ** (1 / power))
+
+
+def _half_peak_flop_per_s(chip: Chip, number_format: str) -> float:
+    """The matrix peak in 16 bits, or in `number_format` on a chip that has no 16-bit peak."""
+    return chip.get("matrix_peak.bf16") or chip.get("matrix_peak.fp16") or chip.matrix_peak_flop_per_s(number_format)
 
 
 def _busy_s(shape: AttentionShape, score_s: Floats, parameters: AttentionParameters, chip: Chip, *,

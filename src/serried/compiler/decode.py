@@ -79,16 +79,16 @@ def decode_time_s(shape: AttentionShape, *, chip: Chip, parameters: DecodeParame
     tiles = np.ceil(rows / query_rows)
     work_groups = shape.sequences * shape.kv_heads * tiles
     slots = core_count * parameters.groups_per_core
-    splits = np.clip(slots / work_groups, 1.0, np.maximum(keys / parameters.split_tokens, 1.0))
+    spanned = np.minimum(keys + key_rows, np.maximum(shape.context_tokens, keys))   # windows start within a tile
+    splits = np.clip(slots / work_groups, 1.0, np.maximum(spanned / parameters.split_tokens, 1.0))
     waves = np.maximum(np.where(splits > 1, 1.0, work_groups / slots), 1.0)
     waves = (1 - parameters.wave_share) * waves + parameters.wave_share * np.ceil(waves)
 
     core_bytes_per_s = hbm_bytes_per_s / slots * parameters.core_ratio
-    spanned = np.minimum(keys + key_rows, np.maximum(shape.context_tokens, keys))   # windows start within a tile
     tile_flop = 2.0 * shape.width * query_rows * key_rows
     tile_s = tile_flop / (core_flop_per_s * parameters.rate_ratio / parameters.groups_per_core)
     group_s = waves * (parameters.block_s / work_lanes(chip) + np.ceil(spanned / splits / key_rows - 1e-9) * tile_s
-                       + keys / splits * key_bytes / core_bytes_per_s)
+                       + spanned / splits * key_bytes / core_bytes_per_s)
     pass_bytes = 2.0 * shape.sequences * queries * shape.heads * shape.width
     stream_s = (shape.sequences * shape.kv_heads * keys * key_bytes / parameters.hbm_ratio
                 + pass_bytes / parameters.pass_ratio) / hbm_bytes_per_s

@@ -27,9 +27,9 @@ def write_profile(path: Path, fitted: Mapping[str, Mapping[str, tuple[Any, Kerne
     path.write_text(profile_text(raw), encoding="utf-8")
 
 
-def profile_text(raw: Mapping[str, Any]) -> str:
+def profile_text(raw: Mapping[str, Any], *, head: str = _HEAD) -> str:
     """A profile's tables as TOML; a parameter's line ends in its unit and meaning."""
-    lines = [_HEAD]
+    lines = [head]
     lines += [f"{key} = {_value(value)}" for key, value in raw.items() if not isinstance(value, dict)]
     lines += ["", "[facts]", *(f"{key} = {_value(value)}" for key, value in raw.get("facts", {}).items())]
     for family in (name for name in FAMILIES if name in raw):

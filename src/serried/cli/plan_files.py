@@ -10,6 +10,7 @@ from serried.display.page import write_page
 from serried.emit.megatron import megatron_arguments
 from serried.emit.torchtitan import torchtitan_arguments
 from serried.emit.trace import trace_json
+from serried.errors import BadInput
 from serried.planner import Machine, SearchResult, timeline
 from serried.workload import Training
 
@@ -60,7 +61,11 @@ EXPRESSIBLE: Mapping[str, Mapping[str, Sequence[object]]] = {
 def write_plan(job: Training, machine: Machine, found: SearchResult, wanted: Sequence[str], folder: Path) -> list[Path]:
     """Emit the best layout with every writer of `wanted`; nothing is written when one of them refuses."""
     texts = [(EMITTERS[name][0], EMITTERS[name][1](job, machine, found)) for name in wanted]
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(field="--out", value=str(folder), expected="a folder that can be written",
+                       remedy=f"{error.strerror}; nothing was written.") from None
     for file, text in texts:
         write_page(folder / file, text)
     return [folder / file for file, _ in texts]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from serried.display.spec import Bar, Section, Span, Stack
+from serried.errors import BadInput
 from serried.units import significant
 
 __all__ = ["page", "write_page"]
@@ -40,10 +42,16 @@ def page(title: str, lead: str, sections: Iterable[Section], *, footer: str = ""
 
 
 def write_page(path: Path, text: str) -> None:
-    """Write beside, then rename: a reader never sees half a page."""
+    """Write beside, then rename: a reader never sees half a page. BadInput where nothing can be written."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except (OSError, ValueError) as error:
+        with contextlib.suppress(OSError, ValueError):
+            partial.unlink(missing_ok=True)
+        raise BadInput(field="file to write", value=str(path), expected="a file that can be written",
+                       remedy=f"{getattr(error, 'strerror', None) or error}; nothing was written.") from None
 
 
 def _section(section: Section) -> str:

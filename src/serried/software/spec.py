@@ -26,7 +26,8 @@ STACK_PARAMETERS: Mapping[str, StackParameter] = {
         description="gemm rate in the running job over the rate of the kernel profile alone on the chip "
                     "(library tuning, sustained clock under power)"),
     "attention_rate_ratio": StackParameter(
-        unit="1", perfect=1.0, low=0.05, high=1.5, description="likewise for attention kernels"),
+        unit="1", perfect=1.0, low=0.05, high=1.5,
+        description="attention rate in the running job over the rate of the kernel profile alone on the chip"),
     "unfused_fraction": StackParameter(
         unit="1", perfect=0.0, low=0.0, high=2.0,
         description="share of the fusible elementwise traffic that still goes through HBM"),

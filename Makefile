@@ -19,8 +19,8 @@ check: $(STAMP)  ## style, types, import law
 bench: $(STAMP)  ## speed, beside a machine-speed reference
 	$(BIN)/python -m benchmarks
 
-evidence: $(STAMP)  ## recompute the accuracy page
-	$(BIN)/serried evidence --write docs/evidence.md
+evidence: $(STAMP)  ## recompute docs/evidence.md and the table of the README
+	$(BIN)/python -m serried.evidence.page
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

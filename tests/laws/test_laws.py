@@ -96,8 +96,8 @@ def _is_attribute_doc(path, node) -> bool:
 
 
 def test_no_room_is_dead():
-    """Every module is imported by another one, is a door, or is run as `python -m`."""
-    imported = set()
+    """Every module is imported by another one, is loaded by its name from a table, or is run as `python -m`."""
+    imported, named = set(), set()
     for path in (*python_files("src"), *python_files("tests"), *python_files("benchmarks")):
         for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.ImportFrom) and node.module:
@@ -105,8 +105,11 @@ def test_no_room_is_dead():
                 imported.update(f"{node.module}.{alias.name}" for alias in node.names)
             elif isinstance(node, ast.Import):
                 imported.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                named.add((path.parent, node.value))
     dead = [_name(path) for path in python_files("src") if path.stem not in ("__init__", "__main__")
-            and ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) not in imported]
+            and ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) not in imported
+            and (path.parent, path.stem) not in named and "__main__" not in path.read_text(encoding="utf-8")]
     assert not dead
 
 

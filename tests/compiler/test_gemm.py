@@ -139,3 +139,17 @@ def test_a_soft_maximum_lies_between_the_maximum_and_the_sum(one, other, sharpne
     joined = soft_maximum(np.asarray(one), np.asarray(other), sharpness)
     assert max(one, other) * (1 - 1e-9) <= joined <= (one + other) * (1 + 1e-9)
     assert joined == pytest.approx(np.linalg.norm([one, other], ord=sharpness), rel=1e-9)
+
+
+def test_power_sets_the_sustained_rate_of_a_relative():
+    """Half the power per flop holds the square root of a half; a slow engine on full power comes near its peak."""
+    limited = dataclasses.replace(PERFECT, sustained_rate_ratio=0.8, reference_j_per_flop=4e-12)
+    edge = 128.0 * 100
+    same, half, ample, unknown = (
+        float(time_s(edge, edge, edge, limited, chip)) for chip in (
+            round_chip(board_power=400.0), round_chip(board_power=200.0), round_chip(board_power=4000.0), round_chip()))
+    ideal_s = 2 * edge**3 / 100e12
+    assert same == unknown
+    assert same == pytest.approx(ideal_s / 0.8, rel=0.02)
+    assert half == pytest.approx(same * np.sqrt(2), rel=0.02)
+    assert ideal_s <= ample == pytest.approx(ideal_s, rel=0.1)

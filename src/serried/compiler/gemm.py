@@ -92,6 +92,9 @@ class GemmParameters:
         unit="bytes", low=1e3, high=1e9, default=228e3, description="scratchpad of a core of the chip measured")
     cache_s: float = parameter(
         unit="s", low=1e-9, high=1.0, default=15e-6, description="cache over HBM bandwidth of the chip measured")
+    reference_j_per_flop: float = parameter(
+        unit="J/flop", low=0.0, high=1.0, default=0.0,
+        description="board power over peak of the chip measured; 0 = the sustained rate is taken over as it is")
     tiles: tuple[tuple[int, int], ...] = ((64, 64), (64, 128), (128, 64), (128, 128), (128, 256), (256, 128))
 
 
@@ -104,6 +107,7 @@ class Engine:
     core_count: float
     scratchpad_bytes: float
     cache_bytes: float
+    sustained_flop_per_s: float
 
 
 def gemm_time_s(m: Floats, n: Floats, k: Floats, *, chip: Chip, parameters: GemmParameters, number_format: str,
@@ -133,11 +137,25 @@ def gemm_time_s(m: Floats, n: Floats, k: Floats, *, chip: Chip, parameters: Gemm
 def engine_of(chip: Chip, parameters: GemmParameters, engine_format: str) -> Engine:
     """What the equations need of the chip; what it does not say is taken from the chip that was measured."""
     hbm_bytes_per_s = chip.need("hbm_bandwidth")
+    peak_flop_per_s = chip.matrix_peak_flop_per_s(engine_format)
     return Engine(
-        peak_flop_per_s=chip.matrix_peak_flop_per_s(engine_format), hbm_bytes_per_s=hbm_bytes_per_s,
+        peak_flop_per_s=peak_flop_per_s, hbm_bytes_per_s=hbm_bytes_per_s,
+        sustained_flop_per_s=_sustained_flop_per_s(peak_flop_per_s, chip.get("board_power"), parameters),
         core_count=chip.get("core_count") or parameters.core_count,
         scratchpad_bytes=chip.get("scratchpad_per_core") or parameters.scratchpad_bytes,
         cache_bytes=chip.get("cache") or parameters.cache_s * hbm_bytes_per_s)
+
+
+def _sustained_flop_per_s(peak_flop_per_s: float, board_power_w: float | None, p: GemmParameters) -> float:
+    """Rate that the power limit allows, never above the peak.
+
+    On the same silicon power grows faster than the clock, about as its square where voltage follows it: a chip with
+    another limit or other engines than the one measured holds the square root of its power per flop as much.
+    """
+    ratio = p.sustained_rate_ratio
+    if board_power_w is not None and p.reference_j_per_flop > 0.0:
+        ratio *= float(np.sqrt(board_power_w / peak_flop_per_s / p.reference_j_per_flop))
+    return peak_flop_per_s * min(1.0, ratio)
 
 
 class Products(NamedTuple):
@@ -205,7 +223,7 @@ def best_tile_s(shape: Products, engine: Engine, p: GemmParameters) -> Floats:
     adding_s = p.slice_s + (slices_ST + 1.0) * (_PARTIAL_BYTES / engine.hbm_bytes_per_s * batch * m * n)
     best_s: Floats = p.launch_s + np.minimum(walked_s(1.0), walked_s(slices_ST) + adding_s).min(axis=1)
     flop = 2.0 * shape.batch * shape.m * shape.n * shape.k
-    return soft_maximum(best_s, flop / (engine.peak_flop_per_s * p.sustained_rate_ratio), 16.0)
+    return soft_maximum(best_s, flop / engine.sustained_flop_per_s, 16.0)
 
 
 def _hbm_s(shape: Products, engine: Engine, p: GemmParameters) -> Floats:

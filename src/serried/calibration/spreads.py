@@ -10,7 +10,6 @@ unmeasured area gets.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
 
 import numpy as np
 
@@ -47,15 +46,17 @@ def unseen_residuals(results: CaseResults, fits: Sequence[FamilyFit]) -> Floats:
 
 def joined(parts: Sequence[CaseResults]) -> CaseResults:
     """Several parts of one area as one; groups that a part lacks are empty there."""
+    def column(name: str) -> list[str]:
+        return [value for part in parts for value in (getattr(part, name) or [""] * len(part.ids))]
+
     names = list(dict.fromkeys(name for part in parts for name in part.groups))
-    columns = {
-        column.name: np.concatenate([getattr(part, column.name) for part in parts])
-        if isinstance(getattr(parts[0], column.name), np.ndarray)
-        else [value for part in parts for value in (getattr(part, column.name) or [""] * len(part.ids))]
-        for column in fields(CaseResults) if column.name not in ("area", "groups")}
-    groups = {name: [value for part in parts for value in part.groups.get(name, [""] * len(part.ids))]
-              for name in names}
-    return replace(parts[0], groups=groups, **columns)
+    groups: dict[str, Sequence[str]] = {
+        name: [value for part in parts for value in part.groups.get(name, [""] * len(part.ids))] for name in names}
+    return CaseResults(
+        area=parts[0].area, ids=column("ids"), units=column("units"), split=column("split"), fold=column("fold"),
+        evidence_class=column("evidence_class"), skipped=[reason for part in parts for reason in part.skipped],
+        predicted=np.concatenate([part.predicted for part in parts]),
+        measured=np.concatenate([part.measured for part in parts]), groups=groups)
 
 
 if __name__ == "__main__":

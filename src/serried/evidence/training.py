@@ -281,7 +281,7 @@ def layouts_of(runs: Sequence[Run]) -> tuple[list[range], Layouts]:
         begin = len(columns["tp"])
         for choice in run.recompute_choices:
             for name, values in columns.items():
-                values.append(_code(name, (run.layout | {"recompute": choice}).get(name, 1)))
+                values.append(_code(name, {**run.layout, "recompute": choice}.get(name, 1)))
         spans.append(range(begin, len(columns["tp"])))
     return spans, Layouts(**{name: np.array(values, dtype=bool if name in _BOOLEANS else np.int64)
                              for name, values in columns.items()})

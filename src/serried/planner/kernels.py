@@ -218,7 +218,7 @@ class _Clock:
     def _distinct_time_s(self, operator: Operator, chosen: np.ndarray, number_format: str) -> Floats:
         if isinstance(operator, GroupedGemm) and not self.machine.stack.facts.get("grouped_kernel", True):
             alone = self._distinct_time_s(self._one_expert(operator), chosen, number_format)
-            return alone * np.broadcast_to(operator.groups, len(self.points))[chosen]
+            return np.asarray(alone * np.broadcast_to(operator.groups, len(self.points))[chosen])
         names = _SHAPE[type(operator)]
         count = len(self.points)
         columns = [np.broadcast_to(np.asarray(getattr(operator, name), dtype=np.float64), count)[chosen]

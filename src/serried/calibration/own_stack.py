@@ -31,7 +31,7 @@ from serried.software import (
 )
 from serried.workload import Floats
 
-__all__ = ["LEAST_RUNS", "OwnStack", "fit_own_stack"]
+__all__ = ["LEAST_RUNS", "OwnStack", "fit_own_stack", "found_stack_text"]
 
 #: Eight parameters cannot be told from fewer runs than this, whatever is believed.
 LEAST_RUNS = 3
@@ -109,6 +109,16 @@ def _fit_family(name: str, family: str, part: Prepared, runs: Sequence[Run],
                  unseen_ln=-fit.unseen_R if len(set(folds)) > 1 else np.empty(0))
     return FamilyFit(stack=name, chip_family=family, fit=fit, ids=tuple(run.id for run in behind), folds=tuple(folds),
                      sources=tuple(sorted({_quoted(run.source) for run in behind}))), own
+
+
+def found_stack_text(stack: Stack, chip_family: str) -> str:
+    """A stack as the text of its file, with one fit, for `chip_family`."""
+    lines = [_header(stack.name, stack.facts), "", "[[fit]]", f'chip_family = "{chip_family}"',
+             f"rows = {stack.fitted_rows}"]
+    for key, value in stack.parameters.items():
+        lines.append(f'{key} = {{ value = {value:.5g}, spread = {stack.spreads.get(key, 0.0):.4g}, '
+                     f'status = "{stack.status.get(key, "estimated")}", source = "{_quoted(stack.source)}" }}')
+    return "\n".join(lines) + "\n"
 
 
 def _quoted(text: str) -> str:

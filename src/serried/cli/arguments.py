@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from serried.errors import BadInput
-from serried.fabric import Pool, read_fleet
+from serried.fabric import Pool, read_collectives, read_fleet
 from serried.workload import Model, Serving, Training
 
 __all__ = ["one_pool", "parse_job", "parse_pins", "parse_serving", "parse_training"]
@@ -58,11 +59,17 @@ def _numbers(pattern: re.Pattern[str], text: str, field: str, expected: str) -> 
     return numbers
 
 
-def one_pool(text: str, field: str) -> Pool:
-    """The single pool of a fleet; BadInput for a fleet that mixes chips, since one job runs on equal chips."""
+def one_pool(text: str, field: str, *, collectives: str | None = None) -> Pool:
+    """The single pool of a fleet; BadInput for a fleet that mixes chips, since one job runs on equal chips.
+
+    collectives: the collective profile that drives its fabric instead of the fabric's own, by name or path.
+    """
     fleet = read_fleet(text)
     if len(fleet.pools) != 1:
         names = ", ".join(f"{pool.chip.name}:{pool.chip_count}" for pool in fleet.pools)
         raise BadInput(field=field, value=text, expected="a fleet of equal chips for one job",
                        remedy=f"Name one of its pools: {names}.")
-    return fleet.pools[0]
+    pool = fleet.pools[0]
+    if collectives is None:
+        return pool
+    return replace(pool, fabric=replace(pool.fabric, profile=read_collectives(collectives)))

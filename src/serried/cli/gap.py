@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +15,7 @@ from serried.display.page import page, write_page
 from serried.display.plain import plain
 from serried.display.progress import progress_bar
 from serried.display.terminal import console
+from serried.errors import BadInput
 from serried.fabric import Pool
 from serried.insight import Waterfall, gap_serving, gap_training
 from serried.software import Stack, read_stack, stack_for
@@ -31,6 +32,9 @@ def command(
     serve: Annotated[str | None, typer.Option(help="INPUT/OUTPUT@CONCURRENCY, in tokens / tokens @ requests")] = None,
     stack: Annotated[str | None, typer.Option(help="the fleet's software; default: the best known on its chip")] = None,
     rival_stack: Annotated[str | None, typer.Option(help="the rival's software; the same default")] = None,
+    profile: Annotated[str | None, typer.Option(help="the fleet's kernel profile, as `calibrate` writes it")] = None,
+    rival_profile: Annotated[str | None, typer.Option(help="the rival's kernel profile")] = None,
+    collectives: Annotated[str | None, typer.Option(help="the fleet's collectives, as `calibrate` writes them")] = None,
     number_format: Annotated[str, typer.Option("--format", help="number format of the fleet's products")] = "bf16",
     rival_number_format: Annotated[str | None, typer.Option("--rival-format", help="the rival's; or the same")] = None,
     measured: Annotated[Path | None, typer.Option(help="your own points: which layers are missing?")] = None,
@@ -41,17 +45,22 @@ def command(
 ) -> None:
     """Explain the gap between a fleet and a rival, layer by layer."""
     job = parse_job(read_model(model), train, serve)
-    pools = one_pool(fleet, "--fleet"), one_pool(rival, "--rival")
+    pools = one_pool(fleet, "--fleet", collectives=collectives), one_pool(rival, "--rival")
     kind = "training" if isinstance(job, Training) else "serving"
     stacks = [_stack(name, pool, kind) for name, pool in zip((stack, rival_stack), pools, strict=True)]
     if measured is not None:
         from serried.cli.diagnose import diagnose_measured
 
-        diagnose_measured(measured, job, pools[0], stacks[0], recalibrate=recalibrate, as_json=as_json)
+        diagnose_measured(measured, job, pools[0], stacks[0], recalibrate=recalibrate, as_json=as_json, library=profile)
         return
+    if recalibrate is not None:
+        raise BadInput(field="--recalibrate", value=str(recalibrate), expected="to stand beside --measured",
+                       remedy="Add --measured FILE with your own points.")
     started_s = time.perf_counter()
     with progress_bar("simulating every subset of layers", quiet=as_json):
-        answer = _gap(job, pools, stacks, (number_format, rival_number_format or number_format), seed)
+        answer = _gap(job, pools, stacks, {
+            "number_format": number_format, "rival_number_format": rival_number_format or number_format, "seed": seed,
+            "library": profile, "rival_library": rival_profile})
     wall_s = time.perf_counter() - started_s
     if html is not None:
         write_page(html, page(_title(answer), f"{answer.job}. {headline(answer)}",
@@ -70,12 +79,10 @@ def _title(answer: Waterfall) -> str:
     return " against ".join(f"{side.chip_count} {side.chip}" for side in (answer.fleet, answer.rival))
 
 
-def _gap(job: Training | Serving, pools: tuple[Pool, Pool], stacks: list[Stack], formats: tuple[str, str],
-         seed: int) -> Waterfall:
-    explain = gap_training if isinstance(job, Training) else gap_serving
-    answer: Waterfall = explain(job, *pools, number_format=formats[0], rival_number_format=formats[1], stack=stacks[0],  # type: ignore[operator]
-                                rival_stack=stacks[1], seed=seed)
-    return answer
+def _gap(job: Training | Serving, pools: tuple[Pool, Pool], stacks: list[Stack], options: dict[str, Any]) -> Waterfall:
+    if isinstance(job, Training):
+        return gap_training(job, *pools, stack=stacks[0], rival_stack=stacks[1], **options)
+    return gap_serving(job, *pools, stack=stacks[0], rival_stack=stacks[1], **options)
 
 
 def _stack(name: str | None, pool: Pool, kind: str) -> Stack:

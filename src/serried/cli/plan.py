@@ -38,6 +38,8 @@ def command(
     serve: Annotated[str | None, typer.Option(help="INPUT/OUTPUT@CONCURRENCY, in tokens / tokens @ requests")] = None,
     top: Annotated[int, typer.Option(min=1, max=1000, help="how many to show, best first")] = 10,
     stack: Annotated[str | None, typer.Option(help="the software; default: the best known on this chip")] = None,
+    profile: Annotated[str | None, typer.Option(help="the kernel profile, as `calibrate` writes it")] = None,
+    collectives: Annotated[str | None, typer.Option(help="the collectives, as `calibrate` writes them")] = None,
     pin: Annotated[str | None, typer.Option(help="choices to fix, e.g. tp=8,pp=4|8,recompute=full")] = None,
     everything: Annotated[bool, typer.Option("--all", help="search formats and overlap too (minutes)")] = False,
     objective: Annotated[str, typer.Option(help="step_time or usd_per_token")] = "step_time",
@@ -48,15 +50,15 @@ def command(
 ) -> None:
     """Search every legal layout of a job on a fleet."""
     job = parse_job(read_model(model), train, serve)
-    pool = one_pool(fleet, "--fleet")
+    pool = one_pool(fleet, "--fleet", collectives=collectives)
     wanted = _emitters(emit)
     if not isinstance(job, Training):
         from serried.cli.plan_serving import plan_serving
 
-        plan_serving(job, pool, stack=stack, top=top, pins=parse_pins(pin, ("weight_formats", "cache_formats")),
-                     emit=wanted, as_json=as_json, html=html)
+        plan_serving(job, pool, stack=stack, library=profile, top=top, emit=wanted, as_json=as_json, html=html,
+                     pins=parse_pins(pin, ("weight_formats", "cache_formats")))
         return
-    machine = machine_of(pool, stack=None if stack is None else read_stack(stack, pool.chip.family))
+    machine = machine_of(pool, stack=None if stack is None else read_stack(stack, pool.chip.family), library=profile)
     choices: dict[str, Any] = {} if everything else dict(PINNED)
     for name in wanted:
         choices |= EXPRESSIBLE.get(name, {})

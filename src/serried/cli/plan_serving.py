@@ -25,13 +25,14 @@ __all__ = ["plan_serving"]
 _HEADER = ("", "tokens/s", "80 % interval", "per chip", "TTFT ms", "TPOT ms", "batch", "GB", "deployment")
 
 
-def plan_serving(job: Serving, pool: Pool, *, stack: str | None, top: int, pins: Mapping[str, Sequence[Any]],
-                 emit: Sequence[str], as_json: bool, html: Path | None) -> None:
+def plan_serving(job: Serving, pool: Pool, *, stack: str | None, library: str | None, top: int,
+                 pins: Mapping[str, Sequence[Any]], emit: Sequence[str], as_json: bool, html: Path | None) -> None:
     """Search every legal deployment and print the best."""
     if emit:
         raise BadInput(field="--emit", value=",".join(emit), expected="nothing with --serve",
                        remedy="Launch commands of serving engines are not emitted yet; leave --emit out.")
-    machine = serving_machine(pool, None if stack is None else read_stack(stack, pool.chip.family))
+    machine = serving_machine(pool, None if stack is None else read_stack(stack, pool.chip.family),
+                              library=library)
     started_s = time.perf_counter()
     found = search_static(job, machine, top=top, **pins)
     wall_s = time.perf_counter() - started_s

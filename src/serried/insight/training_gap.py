@@ -209,16 +209,19 @@ def default_layout(job: Training, machine: Machine, *, number_format: str = "bf1
 def gap_training(job: Training, fleet_pool: Pool, rival_pool: Pool, *, stack: Stack | None = None,
                  rival_stack: Stack | None = None, number_format: str = "bf16", rival_number_format: str = "bf16",
                  layout: Layouts | str = "best", rival_layout: Layouts | str = "best", draws: int = 64, seed: int = 0,
-                 tariff: Tariff = DEFAULT_TARIFF) -> Waterfall:
+                 tariff: Tariff = DEFAULT_TARIFF, library: str | None = None,
+                 rival_library: str | None = None) -> Waterfall:
     """Why the fleet trains the job slower (or faster) per chip than the rival, layer by layer.
 
-    layout: "best" by search, "default" (what people start with), or a layout of one row. Raises NoAnswer when a side
+    layout: "best" by search, "default" (what people start with), or a layout of one row. library, rival_library:
+    kernel profiles to use instead of the chips' own. Raises NoAnswer when a side
     cannot hold the job, MissingFigure when a chip lacks a figure that the kernels need.
     """
     contest = TrainingContest(job, fleet_pool.chip_count)
-    ends = [_end(contest, machine_of(pool, stack=own, kind="training"), chosen, wanted)
-            for pool, own, chosen, wanted in ((fleet_pool, stack, number_format, layout),
-                                              (rival_pool, rival_stack, rival_number_format, rival_layout))]
+    ends = [_end(contest, machine_of(pool, stack=own, kind="training", library=kernels), chosen, wanted)
+            for pool, own, kernels, chosen, wanted in (
+                (fleet_pool, stack, library, number_format, layout),
+                (rival_pool, rival_stack, rival_library, rival_number_format, rival_layout))]
     return explain(contest, ends[0], ends[1], draws=draws, seed=seed, tariff=tariff)
 
 

@@ -13,10 +13,13 @@ from serried.software import Stack, stack_for
 __all__ = ["serving_machine", "with_own_collectives"]
 
 
-def serving_machine(pool: Pool, stack: Stack | None = None) -> Machine:
-    """The pool as a machine with its kernel profile and `stack`, by default the best known serving stack there."""
+def serving_machine(pool: Pool, stack: Stack | None = None, *, library: str | None = None) -> Machine:
+    """The pool as a machine with its kernel profile and `stack`, by default the best known serving stack there.
+
+    library: a kernel profile to use instead of the chip's own, by name or path.
+    """
     chosen = stack_for(pool.chip.family, "serving") if stack is None else stack
-    return Machine(chip=pool.chip, profile=profile_for(pool.chip), chip_count=pool.chip_count, stack=chosen,
+    return Machine(chip=pool.chip, profile=profile_for(pool.chip, library), chip_count=pool.chip_count, stack=chosen,
                    fabric=with_own_collectives(pool.fabric, chosen))
 
 

@@ -102,7 +102,7 @@ def _block(chip_name: str, dtype: str) -> _Block:
     profile = profile_for(chip)
     if not recipe:
         return _Block(chip=chip, profile=profile, recipe="", library="",
-                      reason=f"{dtype}: weight-only and other formats are not timed")
+                      reason=f"{dtype}: a format that is not timed")
     try:
         chip.matrix_peak_flop_per_s(ENGINE_FORMAT[recipe])
     except BadInput as error:

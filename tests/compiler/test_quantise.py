@@ -32,7 +32,7 @@ def test_few_rows_leave_cores_idle():
     assert one - 1e-6 == pytest.approx(8192 * 3 * 100 / 0.5e12, rel=0.01)
 
 
-@pytest.mark.parametrize("number_format", ["bf16", "fp16", "tf32", "fp32"])
+@pytest.mark.parametrize("number_format", ["bf16", "fp16", "tf32", "fp32", "int4-weight"])
 def test_wide_formats_need_no_cast(number_format):
     assert not cast_s([1, 1000], 4096, number_format=number_format).any()
 

@@ -14,6 +14,7 @@ from serried.evidence.harness import MEASUREMENTS, read_cases
 #: Bars: median and 90th percentile of the error on the validate half, as fractions.
 BARS = {("a100_sxm", "bf16"): (0.065, 0.20), ("h100_sxm", "bf16"): (0.065, 0.20), ("b200_sxm", "bf16"): (0.065, 0.20),
         ("h100_sxm", "fp8"): (0.05, 0.15), ("b200_sxm", "fp8"): (0.05, 0.15), ("a100_sxm", "int8"): (0.11, 0.40),
+        ("a100_sxm", "int8-weight"): (0.11, 0.35), ("a100_sxm", "int4-weight"): (0.11, 0.35),
         ("h100_sxm", "fp8-block"): (0.07, 0.25), ("b200_sxm", "fp8-block"): (0.05, 0.15),
         ("b200_sxm", "nvfp4"): (0.05, 0.15)}
 EXPERT_BARS = {"bf16": 0.15, "fp8": 0.15, "fp8-block": 0.08}
@@ -68,7 +69,7 @@ def test_one_library_a_chip_and_format():
 def test_a_users_cases_are_judged_and_bad_rows_say_why():
     frame = pl.DataFrame({
         "chip": ["h100", "h100", "nonesuch", "a100", "h100", "h20"], "m": ["4096", "x", "1", "16", "16", "4096"],
-        "n": ["4096"] * 6, "k": ["4096"] * 6, "dtype": ["bf16", "bf16", "bf16", "fp8", "int4_wo", "bf16"],
+        "n": ["4096"] * 6, "k": ["4096"] * 6, "dtype": ["bf16", "bf16", "bf16", "fp8", "int3_wo", "bf16"],
         "time_us": ["210", "5", "5", "5", "5", "1000"]})
     results = gemm.evaluate(frame)
     assert results.measured[0] == pytest.approx(210e-6)
@@ -76,7 +77,7 @@ def test_a_users_cases_are_judged_and_bad_rows_say_why():
     assert "m:" in str(results.skipped[1])
     assert "nonesuch" in str(results.skipped[2])
     assert "fp8" in str(results.skipped[3])
-    assert "int4_wo" in str(results.skipped[4])
+    assert "int3_wo" in str(results.skipped[4])
     assert results.skipped[5] is None
     assert list(results.evidence_class)[::5] == ["kernel-calibrated chip", "same family"]
 

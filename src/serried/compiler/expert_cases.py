@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serried.compiler.experts import ExpertLayer, expert_loads
-from serried.compiler.gemm import MEASURED_FORMATS
+from serried.compiler.gemm import MEASURED_FORMATS, WEIGHT_BYTES
 from serried.workload.spec import Floats
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def expert_cases(frame: pl.DataFrame, reasons: list[str | None]) -> ExpertCases:
     found, loads = list(reasons), np.ones((frame.height, len(expert_loads(1, 1, 0.0, 1.0))))
     for row, distribution in enumerate(words["distribution"]):
         exponent = _exponent(distribution)
-        if found[row] is None and words["moe_dtype"][row] not in MEASURED_FORMATS:
+        if found[row] is None and MEASURED_FORMATS.get(words["moe_dtype"][row], "int4-weight") in WEIGHT_BYTES:
             found[row] = f"moe_dtype {words['moe_dtype'][row]}: weight-only and other formats are not timed"
         if found[row] is None and (exponent is None or experts[row] % ranks[row] or each[row] > experts[row]):
             found[row] = f"distribution {distribution!r} of {experts[row]:.0f} experts on {ranks[row]:.0f} ranks"

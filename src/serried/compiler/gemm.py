@@ -20,19 +20,23 @@ from serried.compiler.spec import parameter
 from serried.silicon.spec import Chip
 from serried.workload.spec import Floats
 
-__all__ = ["ELEMENT_BYTES", "ENGINE_FORMAT", "MEASURED_FORMATS", "GemmParameters", "gemm_time_s"]
+__all__ = ["ELEMENT_BYTES", "ENGINE_FORMAT", "MEASURED_FORMATS", "WEIGHT_BYTES", "GemmParameters", "gemm_time_s"]
 
 #: Recipe to the format of the matrix engine that runs it.
 ENGINE_FORMAT = {"bf16": "bf16", "fp16": "fp16", "fp8": "fp8", "fp8-block": "fp8", "mxfp8": "fp8", "nvfp4": "fp4",
-                 "int8": "int8", "tf32": "tf32", "fp32": "fp32"}
+                 "int8": "int8", "tf32": "tf32", "fp32": "fp32", "int8-weight": "bf16", "int4-weight": "bf16"}
 #: Recipe to bytes of one element of an operand, its scales included.
 ELEMENT_BYTES = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "fp8-block": 1.0 + 4 / 128, "mxfp8": 1.0 + 1 / 32,
-                 "nvfp4": 0.5 + 1 / 16, "int8": 1.0, "tf32": 4.0, "fp32": 4.0}
+                 "nvfp4": 0.5 + 1 / 16, "int8": 1.0, "tf32": 4.0, "fp32": 4.0,
+                 "int8-weight": 2.0, "int4-weight": 2.0}
+#: Recipe to bytes of one element of a weight, where it is stored narrower than it is multiplied.
+WEIGHT_BYTES = {"int8-weight": 1.0, "int4-weight": 0.5 + 2 / 128}
 ENGINE_BYTES = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "fp4": 0.5, "int8": 1.0, "tf32": 4.0, "fp32": 4.0}
 #: How measurement files name the recipes.
 MEASURED_FORMATS = {"bfloat16": "bf16", "bf16": "bf16", "float16": "fp16", "fp16": "fp16", "fp8": "fp8",
                     "fp8_block": "fp8-block", "fp8-block": "fp8-block", "mxfp8": "mxfp8", "nvfp4": "nvfp4",
-                    "sq": "int8", "int8": "int8", "tf32": "tf32", "fp32": "fp32"}
+                    "sq": "int8", "int8_wo": "int8-weight",
+                    "int4_wo": "int4-weight", "int8": "int8", "tf32": "tf32", "fp32": "fp32"}
 _OUTPUT_BYTES = 2.0    # C is written in bf16
 _PARTIAL_BYTES = 4.0   # a slice of k leaves its sum in fp32
 _LEAST_STEPS = 4.0     # a slice shorter than this is all ramp and no walk
@@ -121,7 +125,7 @@ def gemm_time_s(m: Floats, n: Floats, k: Floats, *, chip: Chip, parameters: Gemm
     m, n, k, batch = np.broadcast_arrays(*(np.asarray(value, dtype=np.float64) for value in (m, n, k, batch)))
     engine = engine_of(chip, parameters, ENGINE_FORMAT[number_format])
     element_bytes = ELEMENT_BYTES[number_format]
-    weight_bytes = element_bytes if weight_bytes_per_element is None else weight_bytes_per_element
+    weight_bytes = weight_bytes_per_element or WEIGHT_BYTES.get(number_format, element_bytes)
     flat = [value.reshape(-1) for value in (m, n, k, batch)]
     rows = max(1, _CHUNK // len(parameters.tiles))
     time_s_S = np.empty(flat[0].shape)

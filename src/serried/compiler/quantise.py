@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serried.compiler.gemm import ELEMENT_BYTES
+from serried.compiler.gemm import ELEMENT_BYTES, WEIGHT_BYTES
 from serried.compiler.spec import parameter
 from serried.silicon.spec import Chip
 from serried.workload.spec import Floats
@@ -18,7 +18,7 @@ from serried.workload.spec import Floats
 __all__ = ["QuantiseParameters", "quantise_time_s"]
 
 _SOURCE_BYTES = 2.0
-_UNCAST = ("bf16", "fp16", "tf32", "fp32")
+_UNCAST = ("bf16", "fp16", "tf32", "fp32", *WEIGHT_BYTES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ FORMAT_STAND_INS: Mapping[str, tuple[str, ...]] = {
     "bf16": (), "fp16": ("bf16",), "tf32": ("bf16",), "fp32": ("bf16",),
     "fp8": ("fp8-block", "bf16"), "fp8-block": ("fp8", "bf16"), "mxfp8": ("fp8", "fp8-block", "bf16"),
     "nvfp4": ("fp8", "fp8-block", "bf16"), "int8": ("fp8", "fp8-block", "bf16"),
+    "int8-weight": ("bf16",), "int4-weight": ("int8-weight", "bf16"),
     "fp8-cache": ("bf16",), "latent-fp8-cache": ("latent-bf16", "fp8-cache", "bf16"),
     "latent-bf16": ("bf16",), "latent-fp16": ("latent-bf16", "bf16"), "latent-fp8": ("latent-bf16", "fp8", "bf16"),
     "latent-tf32": ("latent-bf16", "bf16"), "latent-fp32": ("latent-bf16", "bf16"),

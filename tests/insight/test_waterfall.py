@@ -29,7 +29,8 @@ def training_waterfall(training, fleet, rival):
 def test_bars_add_up_exactly(kind, request):
     found = request.getfixturevalue(kind)
     assert [bar.layer for bar in found.bars] == list(LAYERS)
-    for bars, gap in ((found.bars, found.gap_ln), (found.recoverable, found.recoverable_ln)):
+    for bars, gap in ((found.bars, found.gap_ln), (found.recoverable, found.recoverable_ln),
+                      (found.closed, found.closed_ln)):
         assert math.fsum(bar.gap_ln.value for bar in bars) == pytest.approx(gap.value, abs=1e-12)
     assert math.fsum(bar.gap_s.value for bar in found.bars) == pytest.approx(
         found.fleet.time_s.value - found.rival.time_s.value, abs=1e-9)
@@ -52,6 +53,13 @@ def test_intervals_hold_their_values_and_software_alone_leaves_silicon_alone(kin
     assert [action.gain.value for action in found.actions] == sorted(
         (action.gain.value for action in found.actions), reverse=True)
     assert 1 <= len(found.actions) <= 3
+
+
+def test_present_software_has_closed_something_on_the_same_silicon(waterfall):
+    bars = {bar.layer: bar.gap_ln.value for bar in waterfall.closed}
+    assert waterfall.closed_ln.value > 0
+    assert bars["silicon"] == pytest.approx(0.0, abs=1e-12)
+    assert bars["kernels"] > 0
 
 
 def test_sides_are_what_the_estimators_say(waterfall, serving, fleet):

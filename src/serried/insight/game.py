@@ -22,7 +22,8 @@ from serried.planner.spec import Machine
 from serried.software import STACK_PARAMETERS
 from serried.workload.spec import Floats
 
-__all__ = ["COALITIONS", "End", "Simulate", "StackDraws", "bars_of", "draw_stacks", "hybrid", "stack_values"]
+__all__ = ["COALITIONS", "End", "Simulate", "StackDraws", "bars_of", "distinct_machines", "draw_stacks", "hybrid",
+           "stack_values"]
 
 L_co = TypeVar("L_co", covariant=True)
 COALITIONS: NDArray[np.bool_] = coalitions(len(LAYERS))
@@ -55,6 +56,27 @@ def hybrid(ends: tuple[End[L_co], End[L_co]], *, silicon: int, kernels: int, col
     fabric = base.fabric if collectives == silicon else replace(
         base.fabric, profile=ends[collectives].machine.fabric.profile)
     return replace(base, profile=ends[kernels].machine.profile, fabric=fabric)
+
+
+def distinct_machines(ends: tuple[End[L_co], End[L_co]]) -> tuple[list[tuple[int, Machine]], NDArray[np.intp]]:
+    """Machines that silicon, kernels and collectives make of two ends, each once, with the end of its silicon; and
+    which of them a combination [silicon, kernels, collectives] is."""
+    found: list[tuple[int, Machine]] = []
+    which = np.zeros((2, 2, 2), dtype=np.intp)
+    for silicon, kernels, collectives in np.ndindex(2, 2, 2):
+        machine = replace(hybrid(ends, silicon=silicon, kernels=kernels, collectives=collectives),
+                          stack=ends[kernels].machine.stack)
+        same = [index for index, (_, other) in enumerate(found) if _same_tables(machine, other)]
+        which[silicon, kernels, collectives] = same[0] if same else len(found)
+        if not same:
+            found.append((silicon, machine))
+    return found, which
+
+
+def _same_tables(one: Machine, other: Machine) -> bool:
+    """Whether two machines have the same kernel and collective times; the parameters of a stack do not matter here."""
+    return (one.chip is other.chip and one.profile == other.profile and one.chip_count == other.chip_count
+            and one.fabric == other.fabric and one.stack.facts == other.stack.facts)
 
 
 def draw_stacks(machine: Machine, count: int, seed: int) -> dict[str, Floats]:

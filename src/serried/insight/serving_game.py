@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serried.insight.game import End, hybrid, standing_layouts
+from serried.insight.game import End, distinct_machines, standing_layouts
 from serried.planner.spec import FORMATS
 from serried.serving import Deployments, PhaseTimes, StaticTables, static_tables
 from serried.serving.memory import largest_batch
@@ -32,20 +32,17 @@ class ServingGame:
         self.job, self.ends = job, ends
         self.layouts = standing_layouts(ends, self._stands)
         parts = []
-        for silicon in (0, 1):
-            for kernels in (0, 1):
-                for collectives in (0, 1):
-                    machine = hybrid(ends, silicon=silicon, kernels=kernels, collectives=collectives)
-                    rows = _joined([self._row(silicon, layout, precision)
-                                    for precision in (0, 1) for layout in (0, 1)])
-                    parts.append((rows, static_tables(job, machine, rows)))
+        machines, self.machine_of = distinct_machines(ends)
+        for silicon, machine in machines:
+            rows = _joined([self._row(silicon, layout, precision) for precision in (0, 1) for layout in (0, 1)])
+            parts.append((rows, static_tables(job, machine, rows)))
         self.rows = _joined([rows for rows, _ in parts])
         self.tables = _joined_tables([tables for _, tables in parts])
 
     def __call__(self, on_C7: NDArray[np.bool_], stack: Mapping[str, Floats]) -> Floats:
         """Chip-seconds for UNIT_TOKENS output tokens, (X, C)."""
         silicon, kernels, precision, layout, collectives, _, host = on_C7.astype(int).T
-        row = 16 * silicon + 8 * kernels + 4 * collectives + 2 * precision + layout
+        row = 4 * self.machine_of[silicon, kernels, collectives] + 2 * precision + layout
         captured = np.where(host == 1, self.ends[1].layout.captured[0], self.ends[0].layout.captured[0])
         rows = replace(self.rows.take(row), captured=captured)
         loop = closed_loop(self.job, rows, self.tables.take(row), stack)

@@ -55,6 +55,11 @@ class ServingContest:
         found = estimate_static(self.job, end.machine, self._row(end))
         return float(UNIT_TOKENS / found.output_tokens_per_s_per_chip[0])
 
+    def plain(self, machine: Machine) -> End[Deployments]:
+        """Eager launches in 16 bits on the deployment that people start with."""
+        return End(machine=machine, number_format="bf16",
+                   layout=default_deployment(self.job, machine, captured=False))
+
     def times_s(self, end: End[Deployments], stack: Mapping[str, Floats]) -> Floats:
         """Chip-seconds for 1,000 output tokens under stack parameters (G,)."""
         rows = self._row(end)

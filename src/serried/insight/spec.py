@@ -134,8 +134,9 @@ class Waterfall:
 
     gap_ln: ln(rival's throughput per chip / fleet's). bars: the seven layers from the fleet as it stands to the rival
     as it stands; they add up to gap_ln and, in seconds, to the difference of the two times. recoverable: the same
-    switches from the present software to perfect software on the fleet's own silicon (gains positive). physical: what
-    remains between the two silicons when both have perfect software.
+    switches from the present software to perfect software on the fleet's own silicon (gains positive). closed: likewise
+    from plain software (eager, unfused, nothing hidden, 16 bits, a layout by rule of thumb) to the present. physical:
+    what remains between the two silicons when both have perfect software.
     """
 
     kind: str
@@ -147,6 +148,8 @@ class Waterfall:
     bars: Sequence[Bar]
     recoverable_ln: Interval
     recoverable: Sequence[Bar]
+    closed_ln: Interval
+    closed: Sequence[Bar]
     physical: Physical
     parity: Parity
     actions: Sequence[Action]

@@ -16,7 +16,7 @@ from serried.compiler import ENGINE_FORMAT
 from serried.economics import DEFAULT_TARIFF, Tariff
 from serried.errors import NoAnswer
 from serried.fabric import Pool
-from serried.insight.game import End, hybrid, standing_layouts
+from serried.insight.game import End, distinct_machines, standing_layouts
 from serried.insight.spec import Waterfall
 from serried.insight.waterfall import explain
 from serried.planner import (
@@ -57,21 +57,18 @@ class TrainingGame:
         self.job, self.ends, self.chip_count = job, ends, chip_count
         self.layouts = standing_layouts(ends, self._stands)
         tables, counts = [], []
-        for silicon in (0, 1):
-            for kernels in (0, 1):
-                for collectives in (0, 1):
-                    machine = replace(hybrid(ends, silicon=silicon, kernels=kernels, collectives=collectives),
-                                      stack=ends[kernels].machine.stack)
-                    rows = _joined([with_format(self.layouts[silicon][layout], ends[precision].number_format, machine)
-                                    for precision in (0, 1) for layout in (0, 1)])
-                    tables.append(kernel_table(job, machine, rows))
-                    counts += [machine.chip_count] * len(rows)
+        machines, self.machine_of = distinct_machines(ends)
+        for silicon, machine in machines:
+            rows = _joined([with_format(self.layouts[silicon][layout], ends[precision].number_format, machine)
+                            for precision in (0, 1) for layout in (0, 1)])
+            tables.append(kernel_table(job, machine, rows))
+            counts += [machine.chip_count] * len(rows)
         self.table, self.counts = concatenate_tables(tables), np.array(counts, dtype=np.float64)
 
     def __call__(self, on_C7: NDArray[np.bool_], stack: Mapping[str, Floats]) -> Floats:
         """Seconds of a step with as many chips as the fleet has, (X, C)."""
         silicon, kernels, precision, layout, collectives, schedule, _ = on_C7.astype(int).T
-        row_C = 16 * silicon + 8 * kernels + 4 * collectives + 2 * precision + layout
+        row_C = 4 * self.machine_of[silicon, kernels, collectives] + 2 * precision + layout
         shape = next(iter(stack.values())).shape
         row_L = np.broadcast_to(row_C, shape).ravel()
         overlapping: dict[str, Any] = {f"{column}_L": self._overlaps(column, np.broadcast_to(schedule, shape).ravel())
@@ -140,6 +137,10 @@ class TrainingContest:
         rows = with_format(end.layout, end.number_format, end.machine)
         step = assemble(kernel_table(self.job, end.machine, rows), end.machine.stack)
         return float(step.time_s[0]) * end.machine.chip_count / self.chip_count
+
+    def plain(self, machine: Machine) -> End[Layouts]:
+        """The layout that people start with, in 16 bits, with nothing overlapped."""
+        return End(machine=machine, number_format="bf16", layout=default_layout(self.job, machine))
 
     def times_s(self, end: End[Layouts], stack: Mapping[str, Floats]) -> Floats:
         """Seconds of a step with as many chips as the fleet has under stack parameters (G,).

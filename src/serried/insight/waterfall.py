@@ -2,10 +2,13 @@
 
 Axes: C = coalition, X = draw (entry 0 is central).
 
-Intervals. The parameters of both stacks are drawn with their spreads and every draw plays the whole game. Spreads of
-chip and wire figures, and of the kernel profile on that chip, act on everything that a silicon does, so they cancel
-between combinations on one silicon and widen the silicon bar alone; they are propagated to first order and added in
-quadrature as 80 % half-widths.
+Three games are played: from the fleet as it stands to the rival as it stands; from the fleet's present software to
+perfect software on its own silicon (what can be recovered); from plain software to the present (what is closed).
+
+Intervals. The parameters of both stacks are drawn with their spreads and every draw plays the whole game. What the
+model misses on chips of an evidence class (from residuals of measured cases), and the spreads of chip and wire figures,
+act on everything that a silicon does, so they cancel between combinations on one silicon and widen the silicon bar
+alone; they are added in quadrature as 80 % half-widths.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from numpy.typing import NDArray
 
 from serried.catalogue import Figure
 from serried.economics import DEFAULT_TARIFF, Tariff, break_even_price_usd, break_even_rent_usd_per_s, cost_of
+from serried.errors import NoAnswer
+from serried.evidence.intervals import half_width as residual_half_width
 from serried.insight.game import COALITIONS, End, bars_of, draw_stacks, half_width, stack_values
 from serried.insight.shapley import coalitions, shapley_values
 from serried.insight.spec import LAYERS, Action, Bar, Interval, Parity, Physical, Side, Waterfall
@@ -55,6 +60,9 @@ class Contest(Protocol[L]):
     def time_s(self, end: End[L]) -> float:
         """Seconds of the unit of work of one end."""
 
+    def plain(self, machine: Machine) -> End[L]:
+        """What people start with: 16 bits, a layout by rule of thumb, nothing captured."""
+
     def times_s(self, end: End[L], stack: Mapping[str, Floats]) -> Floats:
         """Seconds of the unit of work of one end for stack parameters (G,); overlap is on where it is perfect."""
 
@@ -75,23 +83,48 @@ def explain(contest: Contest[L], fleet: End[L], rival: End[L], *, draws: int = 6
     rival_seed = seed if rival.machine.stack.name == fleet.machine.stack.name else seed + 1
     stacks = draw_stacks(fleet.machine, draws, seed), draw_stacks(rival.machine, draws, rival_seed)
     time_XC = contest.game((fleet, rival))(COALITIONS, stack_values(stacks, COALITIONS))
-    silicon = silicon_half_width_ln(contest, fleet), silicon_half_width_ln(contest, rival)
+    silicon = (silicon_half_width_ln(contest, fleet, time_XC[:, 0]),
+               silicon_half_width_ln(contest, rival, time_XC[:, -1]))
     bars, gap = _bars(time_XC, silicon, (fleet, rival))
 
     perfect = _perfected(contest, fleet)
     none = {name: np.full(draws + 1, value) for name, value in perfect.machine.stack.parameters.items()}
     own_XC = contest.game((fleet, perfect))(COALITIONS, stack_values((stacks[0], none), COALITIONS))
     recoverable, recoverable_ln = _bars(own_XC, (0.0, 0.0), (fleet, perfect))
+    closed, closed_ln = _closed(contest, fleet, stacks[0])
     sides = (_side(contest, "fleet", fleet, time_XC[:, 0], silicon[0], tariff),
              _side(contest, "rival", rival, time_XC[:, -1], silicon[1], tariff))
     return Waterfall(
         kind=contest.kind, job=contest.job_words, unit_of_work=contest.unit_of_work, fleet=sides[0], rival=sides[1],
-        gap_ln=gap, bars=bars, recoverable_ln=recoverable_ln, recoverable=recoverable,
+        gap_ln=gap, bars=bars, recoverable_ln=recoverable_ln, recoverable=recoverable, closed_ln=closed_ln,
+        closed=closed,
         physical=_physical(contest, perfect, _perfected(contest, rival)),
         parity=_parity(sides, (fleet.machine, rival.machine), gap, tariff,
                        [contest.describe(end)[3] for end in (fleet, rival)]),
-        actions=_actions(contest, fleet, perfect), evaluated=2 * len(COALITIONS) * (draws + 1), seed=seed,
+        actions=_actions(contest, fleet, perfect), evaluated=3 * len(COALITIONS) * (draws + 1), seed=seed,
         notes=tuple(notes))
+
+
+#: Software that fuses and hides nothing; rates of kernels and collectives are those of the present stack.
+_PLAIN = {"unfused_fraction": 1.0, "data_overlap": 0.0, "tensor_overlap": 0.0}
+
+
+def _closed(contest: Contest[L], fleet: End[L], stack: Mapping[str, Floats]) -> tuple[list[Bar], Interval]:
+    """What the present software has gained over plain software on the same chips."""
+    present = fleet.machine.stack
+    machine = replace(fleet.machine, stack=replace(present, name="plain", parameters={
+        name: float(values[0]) for name, values in _plain_draws(stack).items()}))
+    try:
+        start = contest.plain(machine)
+    except NoAnswer:
+        start = replace(fleet, machine=machine)
+    time_XC = contest.game((start, fleet))(COALITIONS, stack_values((_plain_draws(stack), stack), COALITIONS))
+    return _bars(time_XC, (0.0, 0.0), (start, fleet))
+
+
+def _plain_draws(stack: Mapping[str, Floats]) -> dict[str, Floats]:
+    return {name: np.maximum(values, _PLAIN[name]) if name == "unfused_fraction" else
+            np.full_like(values, _PLAIN[name]) if name in _PLAIN else values for name, values in stack.items()}
 
 
 def _bars(time_XC: Floats, silicon_ln: tuple[float, float], ends: tuple[End[L], End[L]]) -> tuple[list[Bar], Interval]:
@@ -116,11 +149,18 @@ def _interval(values_X: Floats, own_half_width: float) -> Interval:
                     high=value + math.hypot(up, own_half_width))
 
 
-def silicon_half_width_ln(contest: Contest[L], end: End[L]) -> float:
-    """80 % half-width of ln(time) from the spreads of chip and wire figures (first order) and of the kernel profile."""
+def silicon_half_width_ln(contest: Contest[L], end: End[L], time_X: Floats) -> float:
+    """80 % half-width of ln(time) that is not the stack's: of the model on a chip of this evidence class, and of the
+    chip's and the wires' figures (first order).
+
+    The residuals of measured cases hold what stacks are unsure of too; what the draws in `time_X` show already is
+    taken off, so that a side's interval is as wide as its residuals were.
+    """
     base = math.log(contest.time_s(end))
     chip, fabric = end.machine.chip, end.machine.fabric
-    squares = [math.log1p(end.machine.profile.spread) ** 2]
+    model_ln = residual_half_width(contest.kind, end.machine.profile.evidence_class, end.machine.stack.name)
+    drawn_ln = 0.5 * sum(half_width(np.log(time_X)))
+    squares = [max(model_ln**2 - drawn_ln**2, 0.0)]
     for name, figure in chip.figures.items():
         if figure.spread > 0 and name.partition(".")[0] in _TIMED_FIGURES:
             moved = replace(figure, value=figure.value * (1.0 + figure.spread))

@@ -181,7 +181,7 @@ def _serving_rows(frame: object, job: Serving | Training, machine: Machine) -> t
         points.append(MeasuredPoint(
             label=point.id, metric=point.metric, value=point.measured, unit=point.unit, job=point.job,
             layout=point.layout, number_format=point.number_format, eager=point.note.eager if point.note else None,
-            fused=point.note.fused if point.note else None))
+            fused=point.note.fused if point.note else None, kernels=point.note.kernels if point.note else 0.0))
     return points, skipped
 
 

@@ -163,7 +163,8 @@ class MeasuredPoint:
     """One figure that a user measured.
 
     metric: a key of evidence.serving.METRICS, or "step_time" (s). value: in `unit`. layout: a table of one row, None
-    when the measurement does not say how the job was laid out. eager, fused: what is known of launches and fusion.
+    when the measurement does not say how the job was laid out. eager, fused, kernels: what is known of launches and
+    fusion; kernels of one prefill or decode step, 0 = unknown.
     """
 
     label: str
@@ -175,6 +176,7 @@ class MeasuredPoint:
     number_format: str = ""
     eager: bool | None = None
     fused: bool | None = None
+    kernels: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

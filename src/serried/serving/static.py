@@ -21,7 +21,8 @@ from serried.serving.spec import SERVING_TIME_CAUSES, Deployments, ServingEstima
 from serried.serving.tables import PhaseTimes, StaticTables, static_tables
 from serried.workload.spec import Floats, Serving
 
-__all__ = ["LaunchNote", "Loop", "assemble", "closed_loop", "estimate_noted", "estimate_static", "step_time_s"]
+__all__ = ["LaunchNote", "Loop", "assemble", "closed_loop", "estimate_noted", "estimate_static", "step_time_s",
+           "with_kernels"]
 
 StackValues = Mapping[str, float | Floats]
 
@@ -74,20 +75,22 @@ def estimate_noted(job: Serving, machine: Machine, deployments: Deployments,
     stack = dict(machine.stack.parameters)
     if note.fused is not None:
         stack["unfused_fraction"] = stack["unfused_fraction"] if note.fused else 1.0
-    tables = static_tables(job, machine, deployments)
-    return assemble(job, machine, deployments, replace(
-        tables, prefill=_with_kernels(tables.prefill, note, stack, machine),
-        decode=_with_kernels(tables.decode, note, stack, machine)), stack)
+    tables = with_kernels(static_tables(job, machine, deployments), note.kernels, stack, machine)
+    return assemble(job, machine, deployments, tables, stack)
 
 
-def _with_kernels(phase: PhaseTimes, note: LaunchNote, stack: StackValues, machine: Machine) -> PhaseTimes:
-    if not note.kernels:
-        return phase
-    modelled = phase.kernels + phase.fusible_kernels * stack["unfused_fraction"]
+def with_kernels(tables: StaticTables, kernels: float, stack: StackValues, machine: Machine) -> StaticTables:
+    """The tables when one prefill, or one decode step, is known to launch so many kernels; unchanged for 0."""
+    if not kernels:
+        return tables
     floor_s = machine.profile.parameters("memory_bound", "bf16").launch_s
-    beyond = np.maximum(note.kernels - modelled, 0.0)
-    return replace(phase, memory_bound_s=phase.memory_bound_s + beyond * floor_s,
-                   kernels=phase.kernels + note.kernels - modelled)
+    phases = {}
+    for name, phase in (("prefill", tables.prefill), ("decode", tables.decode)):
+        modelled = phase.kernels + phase.fusible_kernels * stack["unfused_fraction"]
+        beyond_s = np.maximum(kernels - modelled, 0.0) * floor_s
+        phases[name] = replace(phase, memory_bound_s=phase.memory_bound_s + beyond_s,
+                               kernels=phase.kernels + kernels - modelled)
+    return replace(tables, prefill=phases["prefill"], decode=phases["decode"])
 
 
 def step_time_s(phase: PhaseTimes, stack: StackValues, *, captured: NDArray[np.bool_],

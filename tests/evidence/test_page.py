@@ -23,5 +23,6 @@ def test_a_page_without_a_mark_is_stale() -> None:
 
 def test_the_table_goes_between_its_markers_and_nowhere_else() -> None:
     begin, end = README_MARKERS
-    assert with_table(f"before\n{begin}\nold\n{end}\nafter", f"{begin}\nnew\n{end}") == f"before\n{begin}\nnew\n{end}\nafter"
+    new = f"{begin}\nnew\n{end}"
+    assert with_table(f"before\n{begin}\nold\n{end}\nafter", new) == f"before\n{new}\nafter"
     assert with_table("no markers", "table") == "no markers"

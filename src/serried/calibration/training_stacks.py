@@ -2,7 +2,7 @@
 
     python -m serried.calibration.training_stacks      # rewrites data/stacks/*.toml, deterministically
 
-A family gets a fit of its own from a handful of runs on; what its runs cannot see stays at what is believed of stacks
+A fold is a model of a source at one length of sequence. A family gets a fit of its own from a handful of runs on; what its runs cannot see stays at what is believed of stacks
 with such a recipe (`calibration.stack.prior_of`). Validate runs are never read here.
 """
 
@@ -65,7 +65,7 @@ def fit_training_stacks(runs: Sequence[Run] | None = None, *,
 
 
 def _fit_family(name: str, family: str, part: Prepared, runs: Sequence[Run]) -> FamilyFit:
-    folds = [f"{run.source}/{run.model.name}" for run in runs]
+    folds = [f"{run.source}/{run.model.name}/{run.job.sequence_tokens}" for run in runs]
     facts = part.machines[0].stack.facts
     rest = {parameter: spec.perfect for parameter, spec in STACK_PARAMETERS.items()}
 

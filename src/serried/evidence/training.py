@@ -109,7 +109,8 @@ def _results(rows: Sequence[Run | Skipped], predictions: Sequence[Prediction]) -
                 "format": [str(row.layout["number_format"]) if isinstance(row, Run) else "" for row in rows],
                 "kind": [said.stack for said in predictions],
                 "extra_spread": [f"{said.extra_spread:.6g}" for said in predictions]},
-        fold=[f"{row.source}/{model}" for row, model in zip(rows, models, strict=True)])
+        fold=[f"{row.source}/{model}/{row.job.sequence_tokens if isinstance(row, Run) else ''}"
+              for row, model in zip(rows, models, strict=True)])
 
 
 def predict_runs(runs: Sequence[Run], *, stack_of: StackOf | None = None) -> list[Prediction]:

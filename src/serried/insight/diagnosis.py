@@ -45,6 +45,8 @@ _COMMON: Mapping[str, Sequence[tuple[str, Mapping[str, float]]]] = {
     "collectives": [("as alone on the wires", {"collective_rate_ratio": 1.0}),
                     ("half the rate alone", {"collective_rate_ratio": 0.5})],
 }
+#: Benchmarks that send the same prompts again meet their own prefixes in the cache.
+_CACHED = (("none", 0.0), ("half of each", 0.5), ("nine tenths of each", 0.9))
 #: Public figures put an eager kernel at 5 to 10 us of host time; a slow or virtual host takes twice that.
 _LAUNCHES: Sequence[tuple[str, Mapping[str, float]]] = [
     ("captured", {"captured": 1.0, "host_s_per_operator": 7.5e-6}),
@@ -68,6 +70,17 @@ class _Grid:
     columns: Mapping[str, Floats]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Variant:
+    """What changes shapes and not only a stack: layout and format (None and "" = as each point states), and the share
+    of a prompt that a cache serves."""
+
+    words: Mapping[str, str]
+    layout: Deployments | Layouts | None
+    number_format: str
+    cached: float = 0.0
+
+
 def diagnose(points: Sequence[MeasuredPoint], job: Serving | Training, machine: Machine, *, top: int = 5,
              skipped: Sequence[str] = ()) -> Diagnosis:
     """Rank every combination of layer settings by how well it explains `points`.
@@ -79,13 +92,13 @@ def diagnose(points: Sequence[MeasuredPoint], job: Serving | Training, machine: 
     measured_P = np.array([point.value for point in points])
     settings: list[dict[str, str]] = []
     predicted_GP: list[Floats] = []
-    for words, layout, number_format in _variants(points, job, machine):
+    for variant in _variants(points, job, machine):
         try:
-            columns = [_predict_G(point, machine, grid, layout, number_format) for point in points]
+            columns = [_predict_G(point, machine, grid, variant) for point in points]
         except SerriedError:
             continue
         predicted_GP.append(np.column_stack(columns))
-        settings += [dict(zip(grid.layers, said, strict=True)) | words for said in grid.words]
+        settings += [dict(zip(grid.layers, said, strict=True)) | dict(variant.words) for said in grid.words]
     if not predicted_GP:
         raise NoAnswer("No combination of layers can run what was measured on this machine.", binding="memory",
                        remedy="Check the model, the chip count and the layout of the measurement.")
@@ -137,18 +150,20 @@ def _grid(layers: Mapping[str, Sequence[tuple[str, Mapping[str, float]]]], stack
                  columns=columns)
 
 
-def _variants(points: Sequence[MeasuredPoint], job: Serving | Training, machine: Machine
-              ) -> list[tuple[dict[str, str], Deployments | Layouts | None, str]]:
-    """Layouts and formats to try: (words, layout, format); None and "" = as each point states."""
+def _variants(points: Sequence[MeasuredPoint], job: Serving | Training, machine: Machine) -> list[_Variant]:
+    """Layouts, formats and cached shares to try."""
     formats = [""] if all(point.number_format for point in points) else ["bf16", *_narrow(job, machine)]
-    found: list[tuple[dict[str, str], Deployments | Layouts | None, str]] = []
+    stated = all(point.layout is not None for point in points)
+    found = []
     for number_format in formats:
-        words = {"precision": number_format} if number_format else {}
-        if all(point.layout is not None for point in points):
-            found.append((words, None, number_format))
-            continue
-        for name, layout in _layouts(job, machine, number_format or points[0].number_format):
-            found.append((words | {"layout": name}, layout, number_format))
+        layouts: list[tuple[str, Deployments | Layouts | None]] = [("", None)] if stated else [
+            *_layouts(job, machine, number_format or points[0].number_format)]
+        for name, layout in layouts:
+            for said, cached in _CACHED if isinstance(job, Serving) else _CACHED[:1]:
+                words = {"precision": number_format, "layout": name,
+                         "prompts from a cache": said if isinstance(job, Serving) else ""}
+                found.append(_Variant(words={layer: word for layer, word in words.items() if word}, layout=layout,
+                                      number_format=number_format, cached=cached))
     return found
 
 
@@ -175,9 +190,8 @@ def _layouts(job: Serving | Training, machine: Machine,
     return found
 
 
-def _predict_G(point: MeasuredPoint, machine: Machine, grid: _Grid, layout: Deployments | Layouts | None,
-               number_format: str) -> Floats:
-    chosen = point.layout if point.layout is not None else layout
+def _predict_G(point: MeasuredPoint, machine: Machine, grid: _Grid, variant: _Variant) -> Floats:
+    chosen, number_format = point.layout if point.layout is not None else variant.layout, variant.number_format
     columns = dict(grid.columns)
     if point.fused is not None:
         columns["unfused_fraction"] = np.full(len(grid.words), 0.0 if point.fused else 1.0)
@@ -186,7 +200,9 @@ def _predict_G(point: MeasuredPoint, machine: Machine, grid: _Grid, layout: Depl
         captured = np.full(len(grid.words), not point.eager)
     if isinstance(point.job, Serving):
         assert isinstance(chosen, Deployments), "a serving point stands on a deployment"
-        return _serving_G(point, point.job, machine, columns, captured,
+        job = replace(point.job, cached_tokens=max(int(variant.cached * point.job.input_tokens),
+                                                   point.job.cached_tokens))
+        return _serving_G(point, job, machine, columns, captured,
                           replace(chosen, weight_format=np.array([FORMATS.index(number_format)]))
                           if number_format else chosen)
     assert isinstance(chosen, Layouts), "a training point stands on a layout"

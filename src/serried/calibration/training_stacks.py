@@ -2,8 +2,9 @@
 
     python -m serried.calibration.training_stacks      # rewrites data/stacks/*.toml, deterministically
 
-A fold is a model of a source at one length of sequence. A family gets a fit of its own from a handful of runs on; what its runs cannot see stays at what is believed of stacks
-with such a recipe (`calibration.stack.prior_of`). Validate runs are never read here.
+A fold is a model of a source at one length of sequence. A family gets a fit of its own from a handful of runs on; what
+its runs cannot see stays at what is believed of stacks with such a recipe (`calibration.stack.prior_of`). Validate runs
+are never read here.
 """
 
 from __future__ import annotations

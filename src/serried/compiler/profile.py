@@ -75,7 +75,8 @@ def profile_for(chip: Chip, library: str | None = None) -> KernelProfile:
         return own[0]
     kin = [profile for profile in shipped if fold(chip.family) in {fold(name) for name in profile.chip_families}]
     if kin:
-        return kin[0].with_class("same family", kin[0].family_spread)
+        known = "same family" if kin[0].chips else "data sheet only"     # a profile that nobody measured is estimated
+        return kin[0].with_class(known, kin[0].family_spread)
     any_chip = [profile for profile in shipped if "*" in profile.chip_families] or shipped[:1]
     if not any_chip:
         raise BadInput(field="kernel profile", value=chip.family, expected="a profile for the family, or a generic one",

@@ -119,17 +119,21 @@ def measured_spreads(results: CaseResults, residuals: Floats | None = None) -> l
             chosen = rows & (kinds == kind) if kind else rows
             if chosen.sum() >= _FEWEST:
                 fold_count = len(set(folds[chosen]))
-                width = _fold_quantile(np.abs(found[chosen]), folds[chosen]) * (1 + 1 / fold_count)
+                alike = kinds[chosen] if not kind else np.full(chosen.sum(), kind, dtype=object)
+                width = _fold_quantile(np.abs(found[chosen]), folds[chosen], alike) * (1 + 1 / fold_count)
                 spreads.append(Spread(area=results.area, evidence_class=evidence_class, kind=kind,
                                       half_width=round(float(width), 4), case_count=int(chosen.sum()),
                                       fold_count=fold_count))
     return spreads
 
 
-def _fold_quantile(errors: Floats, folds: NDArray[np.object_], level: float = 0.8) -> float:
-    """The `level` quantile of errors in which every fold weighs alike up to the root of its row count."""
+def _fold_quantile(errors: Floats, folds: NDArray[np.object_], kinds: NDArray[np.object_], level: float = 0.8) -> float:
+    """The `level` quantile of errors in which every fold weighs alike up to the root of its row count, and every kind
+    alike: a kind without a spread of its own is like one more draw from the kinds."""
     _, position, count = np.unique(folds.astype(str), return_inverse=True, return_counts=True)
     weight = 1 / np.sqrt(count[position])
+    _, kind = np.unique(kinds.astype(str), return_inverse=True)
+    weight = weight / np.bincount(kind, weights=weight)[kind]
     order = np.argsort(errors)
     cumulated = np.cumsum(weight[order]) / weight.sum()
     return float(errors[order][np.searchsorted(cumulated, level)])

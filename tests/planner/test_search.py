@@ -68,3 +68,22 @@ def test_a_machine_takes_a_stack_by_name():
     assert machine_of(pool, stack="torchtitan").stack.name == "torchtitan"
     assert machine_of(pool, framework="something nobody wrote").stack.name == "population"
     assert machine_of(pool).chip_count == 8
+
+
+@pytest.mark.parametrize("experts", [0, 8])
+def test_ruling_out_in_groups_changes_nothing_but_the_work(experts):
+    work = job(experts=experts)
+    for stack in ("torchtitan", "megatron-2024"):
+        on = machine_of(read_fleet("h100:16").pools[0], stack=stack)
+        one, other = (search_training(work, on, top=6, micro_batch=[1, 2], chunk_layouts=2000, bounded=flag)
+                      for flag in (False, True))
+        assert other.estimate.time_s == pytest.approx(one.estimate.time_s, rel=1e-12)
+        assert other.evaluated < one.evaluated
+
+
+def test_bounded_search_keeps_what_is_pinned():
+    found = search_training(job(), machine(), top=3, bounded=True, recompute=["full", "mlp"], overlap_data=[False])
+    assert {found.layouts.row(row)["recompute"] for row in range(3)} <= {"full", "mlp"}
+    assert not found.layouts.overlap_data.any()
+    rows = [tuple(found.layouts.row(row).items()) for row in range(3)]
+    assert len(set(rows)) == 3

@@ -6,7 +6,7 @@ Memory comes first; only layouts that fit are timed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from serried.errors import BadInput, NoAnswer
 from serried.planner.kernels import KERNEL_KEYS, KernelBook
 from serried.planner.memory import MemoryEstimate, estimate_memory, explain_memory
 from serried.planner.pieces import Points
-from serried.planner.space import CHUNK_LAYOUTS, layout_chunks
+from serried.planner.space import CHUNK_LAYOUTS, layout_chunks, switched_layouts
 from serried.planner.spec import Layouts, Machine, SearchResult, StepTime, TrainingEstimate
 from serried.planner.step import assemble, estimate_of, estimate_training, kernel_table
 from serried.workload.spec import Training
@@ -69,13 +69,14 @@ class _Tightest:
 
 
 def search_training(job: Training, machine: Machine, *, top: int = 10, progress: Progress | None = None,
-                    objective: str = "step_time", chunk_layouts: int = CHUNK_LAYOUTS,
+                    objective: str = "step_time", chunk_layouts: int = CHUNK_LAYOUTS, bounded: bool = False,
                     **choices: Sequence[object]) -> SearchResult:
     """The best `top` of all legal layouts, evaluated one and all.
 
     choices: columns of Layouts to pin, e.g. tp=[8], number_format=["bf16"]. progress(done, fitting) is called after
-    each chunk. Raises NoAnswer when nothing is legal or nothing fits, with what binds and the smallest chip count that
-    would fit; BadInput for an unknown choice.
+    each chunk. bounded: the same answer sooner: layouts whose fastest variant is slower than the best so far are ruled
+    out together, and `evaluated` counts what was evaluated. Raises NoAnswer when nothing is legal or nothing fits, with
+    what binds and the smallest chip count that would fit; BadInput for an unknown choice.
     """
     if objective not in OBJECTIVES:
         raise BadInput(field="objective", value=objective, expected=f"one of {', '.join(OBJECTIVES)}",
@@ -86,7 +87,10 @@ def search_training(job: Training, machine: Machine, *, top: int = 10, progress:
     best, tightest, rejected = _Best(count=top), _Tightest(), dict[str, int]()
     book = _opened_book(job, machine, choices, chunk_layouts)
     evaluated = fitting = 0
-    for chunk in layout_chunks(job, machine, choices=choices, chunk_layouts=chunk_layouts, rejected=rejected):
+    chunks = layout_chunks(job, machine, choices=choices, chunk_layouts=chunk_layouts, rejected=rejected)
+    if bounded and objective == "step_time":
+        chunks = _worthwhile(job, machine, choices, book, best, chunk_layouts, rejected)
+    for chunk in chunks:
         memory = estimate_memory(job, machine, chunk)
         evaluated += len(chunk)
         if memory.fits.any():
@@ -103,6 +107,43 @@ def search_training(job: Training, machine: Machine, *, top: int = 10, progress:
     return SearchResult(layouts=found, estimate=estimate_training(job, machine, found), evaluated=evaluated,
                         fitting=fitting, rejected=rejected, smallest_memory_bytes=tightest.total_bytes,
                         wall_s=time.perf_counter() - started)
+
+
+def _worthwhile(job: Training, machine: Machine, choices: Mapping[str, Sequence[object]], book: KernelBook,
+                best: _Best, chunk_layouts: int, rejected: dict[str, int]) -> Iterator[Layouts]:
+    """Chunks of the layouts that may still be among the best, by the time of the fastest variant of each.
+
+    Recomputing adds more time than it gives traffic to hide behind, and overlap never costs more than it hides: with
+    nothing recomputed and everything overlapped, a layout is as fast as any of its variants.
+    """
+    tried = {name: _tried(name, choices) for name in ("overlap_data", "overlap_tensor")}
+    lean: dict[str, Sequence[object]] = {**choices, "recompute": _fastest_recompute(choices),
+                                         "overlap_data": [False], "overlap_tensor": [False]}
+    switches = ("overlap_data", "overlap_tensor", *(("recompute",) if lean["recompute"] == ["none"] else ()))
+    per_slice = max(chunk_layouts // 20, 1)
+    for chunk in layout_chunks(job, machine, choices=lean, chunk_layouts=4 * chunk_layouts, rejected=rejected):
+        everything = replace(chunk, overlap_data=np.full(len(chunk), tried["overlap_data"]),
+                             overlap_tensor=np.full(len(chunk), tried["overlap_tensor"]))
+        bound_s = assemble(kernel_table(job, machine, everything, book=book), machine.stack).time_s * (1 - 1e-12)
+        order = np.argsort(bound_s, kind="stable")
+        for start in range(0, len(order), per_slice):
+            rows = order[start:start + per_slice]
+            if len(best.score) == best.count:
+                rows = rows[bound_s[rows] <= best.score[-1]]
+            if not len(rows):
+                break
+            yield switched_layouts(chunk.take(np.sort(rows)), job, machine, switches, choices)
+
+
+def _tried(name: str, choices: Mapping[str, Sequence[object]]) -> bool:
+    """Whether any of the pinned values of a switch turns it on; unpinned ones are tried both ways."""
+    return any(bool(value) for value in choices.get(name, (True,)))
+
+
+def _fastest_recompute(choices: Mapping[str, Sequence[object]]) -> list[object]:
+    """"none" when it is tried; else every pinned choice, since none of them is surely the fastest."""
+    pinned = list(choices.get("recompute", ("none",)))
+    return ["none"] if "none" in pinned or 0 in pinned else pinned
 
 
 def _opened_book(job: Training, machine: Machine, choices: Mapping[str, Sequence[object]],

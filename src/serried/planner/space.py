@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serried.errors import BadInput
-from serried.planner.legality import LEGALITY, experts_of
+from serried.planner.legality import LEGALITY, columns_of, experts_of
 from serried.planner.spec import FORMATS, RECOMPUTE, SCHEDULES, Layouts, Machine
 from serried.workload.spec import Training
 
-__all__ = ["CHUNK_LAYOUTS", "layout_chunks", "layout_space", "layouts_of"]
+__all__ = ["CHUNK_LAYOUTS", "layout_chunks", "layout_space", "layouts_of", "switched_layouts"]
 
 #: Layouts in one chunk of the search: enough to pay for a numpy call, few enough to stay in cache and memory.
 CHUNK_LAYOUTS = 50_000
@@ -102,6 +102,15 @@ def layout_chunks(job: Training, machine: Machine, *, choices: Mapping[str, Sequ
         chunk = _legal(chunk, set(_SWITCHES), job, machine, refused)
         if len(chunk["tp"]):
             yield _layouts(chunk)
+
+
+def switched_layouts(layouts: Layouts, job: Training, machine: Machine, names: Sequence[str],
+                     choices: Mapping[str, Sequence[object]]) -> Layouts:
+    """Every legal variant of the layouts in the columns `names`; the other columns stay as they are."""
+    pinned = _pinned(choices)
+    kept = {name: column for name, column in columns_of(layouts).items() if name not in names}
+    switches = _multiplied({}, {name: _candidates(name, job, machine, pinned) for name in names})
+    return _layouts(_legal(_product(kept, switches), set(names), job, machine, {}))
 
 
 def _pinned(choices: Mapping[str, Sequence[object]]) -> dict[str, Ints]:

@@ -6,12 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from serried.errors import BadInput
 from serried.insight import LAYERS, gap_serving, gap_training, serving_machine
 from serried.insight.game import COALITIONS, draw_stacks, stack_values
 from serried.insight.serving_gap import ServingContest
 from serried.insight.training_gap import TrainingContest, default_layout
 from serried.planner import estimate_training, machine_of
-from serried.serving import estimate_static
+from serried.serving import deployment, estimate_static
 from serried.software import STACK_PARAMETERS, perfect_stack, read_stack, stack_for
 
 
@@ -137,3 +138,23 @@ def test_what_people_start_with_is_no_faster_than_the_best(training, rival):
                    for layout in (plain, contest.best(machine, ("bf16",)).layout))
     assert best <= start
     assert estimate_training(training, machine, plain).fits.all()
+
+
+def test_formats_that_are_unknown_or_absent_are_refused_by_name(serving, training, fleet, rival):
+    with pytest.raises(BadInput, match="fp8"):
+        gap_serving(serving, fleet, rival, number_format="fp9")
+    with pytest.raises(BadInput, match="zhenwu-810e"):
+        gap_training(training, fleet, rival, number_format="fp8")
+
+
+def test_a_narrow_format_counts_in_the_precision_layer(serving, fleet, rival):
+    found = gap_serving(serving, fleet, rival, number_format="bf16", rival_number_format="fp8", draws=2)
+    bars = {bar.layer: bar.gap_ln.value for bar in found.bars}
+    assert bars["precision"] > 0.05
+
+
+def test_given_and_default_layouts_are_kept(serving, training, fleet, rival):
+    given = deployment(tp=2, replicas=4)
+    found = gap_serving(serving, fleet, rival, layout=given, rival_layout="default", draws=2)
+    assert found.fleet.layout["tp"] == 2
+    assert gap_training(training, rival, rival, layout="default", draws=2).gap_ln.value >= -1e-9

@@ -16,14 +16,15 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from serried.errors import BadInput, nearest
 from serried.insight.shapley import coalitions, shapley_values
 from serried.insight.spec import LAYER_OF_PARAMETER, LAYERS
-from serried.planner.spec import Machine
+from serried.planner.spec import FORMATS, Machine
 from serried.software import STACK_PARAMETERS
 from serried.workload.spec import Floats
 
 __all__ = ["COALITIONS", "End", "Simulate", "StackDraws", "bars_of", "distinct_machines", "draw_stacks", "hybrid",
-           "stack_values"]
+           "known_format", "stack_values"]
 
 L_co = TypeVar("L_co", covariant=True)
 COALITIONS: NDArray[np.bool_] = coalitions(len(LAYERS))
@@ -48,6 +49,15 @@ class Simulate(Protocol):
 
     def __call__(self, on_C7: NDArray[np.bool_], stack: Mapping[str, Floats]) -> Floats:
         """Seconds of the unit of work for coalitions on_C7 with stack parameters (X, C): returns (X, C)."""
+
+
+def known_format(number_format: str) -> str:
+    """`number_format` when it is a recipe; BadInput with the nearest ones otherwise."""
+    if number_format not in FORMATS:
+        near = nearest(number_format, FORMATS)
+        raise BadInput(field="number format", value=number_format, expected=f"one of {', '.join(FORMATS)}",
+                       remedy=f"Nearest: {', '.join(near)}." if near else "Choose one of these.")
+    return number_format
 
 
 def hybrid(ends: tuple[End[L_co], End[L_co]], *, silicon: int, kernels: int, collectives: int) -> Machine:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from serried.compiler import ENGINE_FORMAT
 from serried.economics import DEFAULT_TARIFF, Tariff
 from serried.fabric import Pool
-from serried.insight.game import End
+from serried.insight.game import End, known_format
 from serried.insight.serving_game import UNIT_TOKENS, ServingGame
 from serried.insight.spec import Waterfall
 from serried.insight.waterfall import explain
@@ -113,7 +113,7 @@ def gap_serving(job: Serving, fleet_pool: Pool, rival_pool: Pool, *, stack: Stac
 
 def _end(contest: ServingContest, machine: Machine, number_format: str, layout: Deployments | str) -> End[Deployments]:
     if layout == "best":
-        return contest.best(machine, (number_format,))
+        return contest.best(machine, (known_format(number_format),))
     chosen = default_deployment(contest.job, machine, weight_format=number_format, captured=launches(machine)[0]) \
         if isinstance(layout, str) else layout
     return End(machine=machine, number_format=number_format, layout=chosen)

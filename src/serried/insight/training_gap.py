@@ -16,7 +16,7 @@ from serried.compiler import ENGINE_FORMAT
 from serried.economics import DEFAULT_TARIFF, Tariff
 from serried.errors import NoAnswer
 from serried.fabric import Pool
-from serried.insight.game import End, distinct_machines, standing_layouts
+from serried.insight.game import End, distinct_machines, known_format, standing_layouts
 from serried.insight.spec import Waterfall
 from serried.insight.waterfall import explain
 from serried.planner import (
@@ -227,6 +227,7 @@ def gap_training(job: Training, fleet_pool: Pool, rival_pool: Pool, *, stack: St
 
 
 def _end(contest: TrainingContest, machine: Machine, number_format: str, layout: Layouts | str) -> End[Layouts]:
+    machine.chip.matrix_peak_flop_per_s(ENGINE_FORMAT[known_format(number_format)])
     if layout == "best":
         return contest.best(machine, (number_format,))
     chosen = default_layout(contest.job, machine, number_format=number_format) if isinstance(layout, str) else layout

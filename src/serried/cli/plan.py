@@ -64,7 +64,7 @@ def command(
         choices |= EXPRESSIBLE.get(name, {})
     choices |= parse_pins(pin, CHOICES)
     with progress_bar("layouts", quiet=as_json) as report:
-        found = search_training(job, machine, top=top, objective=objective, progress=report and (
+        found = search_training(job, machine, top=top, objective=objective, bounded=True, progress=report and (
             lambda done, _: report(done, done)), **choices)
     spread = interval("training", machine.profile.evidence_class, machine.stack.name)
     written = write_plan(job, machine, found, wanted, out) if wanted else []

@@ -31,7 +31,8 @@ def print_plan(found: SearchResult, machine: Machine, spread: tuple[float, float
     screen.print()
     screen.print(stack_table("Memory of its fullest stage", [_memory(found, machine)]))
     pinned = ", ".join(f"{name}={'|'.join(map(str, values))}" for name, values in searched.items())
-    screen.print(f"\n{found.evaluated:,} legal layouts evaluated, {found.fitting:,} fit, in {found.wall_s:.1f} s"
+    screen.print(f"\n{found.evaluated:,} legal layouts evaluated in full, {found.fitting:,} fit, in {found.wall_s:.1f} s;"
+                 " the others are slower even in their fastest variant"
                  f"{f'; pinned: {pinned}' if pinned else ''}. Evidence: {machine.profile.evidence_class}.",
                  markup=False)
 
@@ -44,7 +45,7 @@ def plan_sections(found: SearchResult, machine: Machine, spread: tuple[float, fl
              for span in spans if span.stream == "compute" or span.cause == "data_exposed"][:_DRAWN_SPANS]
     drawn.sort(key=lambda span: int(span.row.split()[1]))
     return [Section(title="Best layouts", header=header, rows=rows,
-                    text=f"{found.evaluated:,} legal layouts were evaluated, {found.fitting:,} fit in memory."),
+                    text=f"{found.evaluated:,} layouts were evaluated in full, {found.fitting:,} fit in memory; the others are slower even at their fastest."),
             Section(title="One step", text="Every turn of every stage in the order of the schedule.", spans=drawn),
             Section(title="Where a step goes", bars=_cause_bars(found), unit="s", less_is_better=None),
             Section(title="Memory of the fullest stage", stacks=[_memory(found, machine, row)

@@ -49,6 +49,15 @@ def test_a_cases_file_is_predicted_row_by_row(tmp_path: Path) -> None:
     assert told[-1] == (17, "done")
 
 
+def test_a_users_rows_are_unseen_unless_they_are_the_shipped_ones(tmp_path: Path) -> None:
+    path = some_rows(tmp_path / "mine.csv", every=40)
+    ours = answer(run_evidence(cases_file=path))["groups"]["split"]
+    path.write_text(path.read_text(encoding="utf-8").replace("T0", "U0").replace("T1", "U1"), encoding="utf-8")
+    theirs = answer(run_evidence(cases_file=path))["groups"]["split"]
+    assert "calibrate (fitted)" in ours
+    assert "calibrate (fitted)" not in theirs
+
+
 def test_malformed_cells_are_skipped_not_raised(tmp_path: Path) -> None:
     path = some_rows(tmp_path / "mine.csv", every=160)
     text = path.read_text(encoding="utf-8").replace(",8,", ",eight,").replace("4096", "-4096")

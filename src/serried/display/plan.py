@@ -31,8 +31,7 @@ def print_plan(found: SearchResult, machine: Machine, spread: tuple[float, float
     screen.print()
     screen.print(stack_table("Memory of its fullest stage", [_memory(found, machine)]))
     pinned = ", ".join(f"{name}={'|'.join(map(str, values))}" for name, values in searched.items())
-    screen.print(f"\n{found.evaluated:,} legal layouts evaluated in full, {found.fitting:,} fit, in {found.wall_s:.1f} s;"
-                 " the others are slower even in their fastest variant"
+    screen.print(f"\n{_searched(found)} {found.wall_s:.1f} s"
                  f"{f'; pinned: {pinned}' if pinned else ''}. Evidence: {machine.profile.evidence_class}.",
                  markup=False)
 
@@ -45,11 +44,16 @@ def plan_sections(found: SearchResult, machine: Machine, spread: tuple[float, fl
              for span in spans if span.stream == "compute" or span.cause == "data_exposed"][:_DRAWN_SPANS]
     drawn.sort(key=lambda span: int(span.row.split()[1]))
     return [Section(title="Best layouts", header=header, rows=rows,
-                    text=f"{found.evaluated:,} layouts were evaluated in full, {found.fitting:,} fit in memory; the others are slower even at their fastest."),
+                    text=_searched(found)),
             Section(title="One step", text="Every turn of every stage in the order of the schedule.", spans=drawn),
             Section(title="Where a step goes", bars=_cause_bars(found), unit="s", less_is_better=None),
             Section(title="Memory of the fullest stage", stacks=[_memory(found, machine, row)
                                                                  for row in range(min(len(found.layouts), 8))])]
+
+
+def _searched(found: SearchResult) -> str:
+    return (f"{found.evaluated:,} legal layouts evaluated in full, {found.fitting:,} fit in memory; the others are "
+            "slower even in their fastest variant.")
 
 
 def _layout_rows(found: SearchResult, machine: Machine,

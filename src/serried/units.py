@@ -19,7 +19,7 @@ _PREFIX = {"": 1.0, "n": 1e-9, "u": 1e-6, "µ": 1e-6, "m": 1e-3, "k": 1e3, "K": 
 _BASE = {"bytes": ("bytes", 1.0), "byte": ("bytes", 1.0), "B": ("bytes", 1.0), "bit": ("bytes", 0.125),
          "b": ("bytes", 0.125), "flop": ("flop", 1.0), "FLOP": ("flop", 1.0), "OP": ("flop", 1.0),
          "s": ("s", 1.0), "h": ("s", 3600.0), "W": ("W", 1.0), "J": ("J", 1.0),
-         "Wh": ("J", 3600.0), "year": ("s", 31_557_600.0), "Hz": ("Hz", 1.0),
+         "Wh": ("J", 3600.0), "year": ("s", 31_557_600.0), "years": ("s", 31_557_600.0), "Hz": ("Hz", 1.0),
          "usd": ("usd", 1.0), "USD": ("usd", 1.0), "tokens": ("tokens", 1.0), "": ("1", 1.0)}
 _NUMBER = re.compile(r"^\s*([-+]?\d[\d_,]*(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*(.*?)\s*$")
 
@@ -77,6 +77,8 @@ def format_quantity(value: float, unit: str, *, digits: int = 3) -> str:
     shown = unit.replace("bytes", "B").replace("flop", "FLOP")
     if unit == "usd/s":   # people hire by the hour
         return f"{value * 3600.0:.{digits}g} usd/h"
+    if unit == "s" and abs(value) >= _BASE["year"][1]:   # what lasts is counted in years
+        return f"{value / _BASE['year'][1]:.{digits}g} years"
     if unit == "usd/J":
         return f"{value * 3.6e6:.{digits}g} usd/kWh"
     if abs(value) >= 10.0**digits - 0.5 and unit in ("1", "usd", "tokens"):   # counts and money in full, never 1.2e+04

@@ -271,7 +271,7 @@ def fit_own_collectives(paths: Sequence[Path], fabric: Fabric, name: str) -> tup
                if abs(np.log(value / base.parameters[key])) > 0.01}
     moved = [Moved(name=key, unit=PARAMETER_UNITS[key.partition(".")[0]], before=base.parameters[key],
                    after=profile.parameters[key], description=_collective_words(key)) for key in sorted(changed)]
-    labels = [f"{operation} of {size:,.0f} B on {degree:.0f}" for operation, size, degree in
+    labels = [f"{operation} of {payload:,.0f} B on {degree:.0f}" for operation, payload, degree in
               zip(rows.operation, rows.payload_bytes, rows.degree, strict=True)]
     own = OwnFit(subject=f"collectives on {fabric.name}", start=base.name, labels=labels, before_s=before_s,
                  predicted_s=fit.predicted_s, measured_s=fit.measured_s, moved=moved)

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from serried.catalogue import Entry, names_of, read_entry
-from serried.display.terminal import console, table
+from serried.catalogue import Entry, Figure, names_of, read_entry
+from serried.catalogue.entry import figure_of
+from serried.display.catalogue import print_entry, print_list
+from serried.display.plain import plain
+from serried.display.terminal import console
 from serried.errors import BadInput, nearest
-from serried.units import format_quantity
 
 __all__ = ["command"]
 
 
 def command(
-    kind: Annotated[str, typer.Argument(help="chips, fabrics, fleets, models or stacks")],
+    kind: Annotated[str, typer.Argument(
+        help="chips, fabrics, fleets, models, stacks, profiles, collectives or prices")],
     name: Annotated[str | None, typer.Argument(help="one entry, by name, alias or path")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="an answer for programs")] = False,
 ) -> None:
@@ -31,29 +35,73 @@ def command(
     answer = {each: _SHOW[kind](each) for each in names}
     if as_json:
         timing = {"items": len(answer), "unit": "cases", "wall_s": time.perf_counter() - started_s}
-        print(json.dumps({"schema": "serried/catalogue/1", "kind": kind, "entries": answer, "timing": timing}))
+        print(json.dumps(plain({"schema": "serried/catalogue/1", "kind": kind, "entries": answer, "timing": timing})))
     elif name:
-        _print_one(next(iter(answer.values())))
+        print_entry(next(iter(answer.values())), console())
     else:
-        _print_list(kind, answer)
+        print_list(kind, answer, console())
 
 
 def _chip(name: str) -> dict[str, Any]:
-    from serried.silicon import CHIP_FIGURES
+    from serried.silicon import CHIP_FIGURES, read_chip
 
+    read_chip(name)   # refuses what is no chip
     return _entry(read_entry("chips", name, CHIP_FIGURES))
 
 
-def _raw(kind: str) -> Callable[[str], dict[str, Any]]:
-    def show(name: str) -> dict[str, Any]:
-        return _entry(read_entry(kind, name, {}))
-    return show
+def _fabric(name: str) -> dict[str, Any]:
+    from serried.fabric import read_fabric
+    from serried.fabric.spec import FABRIC_FIGURES
+
+    read_fabric(name)
+    entry = read_entry("fabrics", name, FABRIC_FIGURES)
+    tiers = [tier | _parsed(tier, FABRIC_FIGURES, entry) for tier in entry.tables.get("tier", [])]
+    return _entry(entry) | {"tables": {"tier": tiers}}
+
+
+def _fleet(name: str) -> dict[str, Any]:
+    return _entry(read_entry("fleets", name, {}))
+
+
+def _collective(name: str) -> dict[str, Any]:
+    from serried.fabric.spec import PARAMETER_UNITS
+
+    return _entry(read_entry("collectives", name, PARAMETER_UNITS))
+
+
+def _price(name: str) -> dict[str, Any]:
+    from serried.economics.tariff import TARIFF_FIGURES
+
+    return _entry(read_entry("prices", name, {key: unit for key, (unit, *_) in TARIFF_FIGURES.items()}))
+
+
+def _profile(name: str) -> dict[str, Any]:
+    from serried.compiler import read_profile
+
+    read_profile(name)
+    return _entry(read_entry("profiles", name, {}))
+
+
+def _stack(name: str) -> dict[str, Any]:
+    """A stack with its parameters as they are read: a value with spread, unit, status, source and meaning."""
+    from serried.software import STACK_PARAMETERS, read_stack
+
+    entry = read_entry("stacks", name, {})
+    fits = []
+    for raw in entry.tables.get("fit", [{}]):
+        family = str(raw.get("chip_family", "*"))
+        stack = read_stack(name, family)
+        fits.append({"chip_family": family, "rows": stack.fitted_rows, "parameters": {
+            key: {"value": stack[key], "spread": stack.spreads[key], "unit": spec.unit, "status": stack.status[key],
+                  "source": raw[key].get("source", ""), "description": spec.description}
+            for key, spec in STACK_PARAMETERS.items() if key in raw}})
+    return _entry(entry) | {"tables": {"fit": fits}}
 
 
 def _model(name: str) -> dict[str, Any]:
     from serried.workload import parameters, read_model
 
-    model, counted = read_model(name), None
+    model = read_model(name)
     counted = parameters(model)
     return {"name": model.name, "aliases": [], "facts": {
         "layers": model.layer_count, "hidden": model.hidden, "vocabulary": model.vocab,
@@ -61,51 +109,22 @@ def _model(name: str) -> dict[str, Any]:
         "tied_embeddings": model.tied_embeddings, "source": model.source}, "figures": {}}
 
 
-_SHOW: dict[str, Callable[[str], dict[str, Any]]] = {
-    "chips": _chip, "fabrics": _raw("fabrics"), "fleets": _raw("fleets"), "models": _model, "stacks": _raw("stacks")}
+_SHOW: Mapping[str, Callable[[str], dict[str, Any]]] = {
+    "chips": _chip, "fabrics": _fabric, "fleets": _fleet, "models": _model, "stacks": _stack, "profiles": _profile,
+    "collectives": _collective, "prices": _price}
 
 
 def _entry(entry: Entry) -> dict[str, Any]:
     return {"name": entry.name, "aliases": list(entry.aliases), "facts": dict(entry.facts),
-            "figures": {name: {"value": figure.value, "unit": figure.unit, "status": figure.status,
-                               "source": figure.source, "spread": figure.spread}
-                        for name, figure in entry.figures.items()},
+            "figures": {name: _figure(figure) for name, figure in entry.figures.items()},
             "tables": {key: value for key, value in entry.tables.items() if key != "config"}}
 
 
-def _print_one(entry: dict[str, Any]) -> None:
-    screen = console()
-    aliases = f"  (also {', '.join(entry['aliases'])})" if entry["aliases"] else ""
-    screen.print(f"[bold]{entry['name']}[/bold]{aliases}")
-    for key, value in entry["facts"].items():
-        screen.print(f"  {key}: {value:,}" if isinstance(value, int) and not isinstance(value, bool)
-                     else f"  {key}: {value}", markup=False)
-    if entry["figures"]:
-        screen.print(table("", ("figure", "value", "status", "spread", "source"), [
-            (name, format_quantity(figure["value"], figure["unit"], digits=4), figure["status"],
-             f"±{figure['spread']:.0%}" if figure["spread"] else "", figure["source"])
-            for name, figure in entry["figures"].items()]))
-    for key, value in entry.get("tables", {}).items():
-        screen.print(f"  {key}:", markup=False)
-        for row in value if isinstance(value, list) else [value]:
-            screen.print(f"    {row}", markup=False)
+def _figure(figure: Figure) -> dict[str, Any]:
+    return {"value": figure.value, "unit": figure.unit, "status": figure.status, "source": figure.source,
+            "spread": figure.spread}
 
 
-def _print_list(kind: str, answer: dict[str, dict[str, Any]]) -> None:
-    rows = [(stem, entry["name"], _gist(entry)) for stem, entry in answer.items()]
-    console().print(table(f"{len(rows)} {kind}", ("name", "full name", "in short"), rows, left=3))
-
-
-def _gist(entry: dict[str, Any]) -> str:
-    figures = entry["figures"]
-    if figures:
-        shown = [format_quantity(figures[key]["value"], figures[key]["unit"]) + mark for key, mark in (
-            ("matrix_peak.bf16", " bf16"), ("hbm_capacity", ""), ("hbm_bandwidth", "")) if key in figures]
-        return ", ".join(shown) or "no figures published"
-    facts = entry["facts"]
-    if "parameters" in facts:
-        return f"{facts['parameters'] / 1e9:.4g} B parameters, {facts['layers']} layers of {facts['hidden']}"
-    tables = entry.get("tables", {})
-    tiers = [f"{tier.get('name')} x{tier.get('group_size') or '∞'}" for tier in tables.get("tier", [])]
-    pools = [f"{pool.get('chip')} x{pool.get('count')}" for pool in tables.get("pool", [])]
-    return ", ".join(tiers or pools) or str(facts.get("kind", ""))
+def _parsed(table: Mapping[str, Any], units: Mapping[str, str], entry: Entry) -> dict[str, Any]:
+    """The figures among the keys of a table, in base units."""
+    return {key: _figure(figure_of(key, table[key], units, Path(entry.file))) for key in units if key in table}

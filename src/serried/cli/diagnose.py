@@ -74,12 +74,12 @@ def _answer(found: Diagnosis, written: Path | None, wall_s: float) -> dict[str, 
     answer: dict[str, Any] = plain({
         "schema": "serried/diagnosis/1",
         "explanations": [{"settings": one.settings, "parameters": one.parameters, "probability": one.probability,
-                          "log_likelihood": one.log_likelihood, "rms_error_ln": one.rms_error_ln}
+                          "log_likelihood": one.log_likelihood, "predicted": one.predicted,
+                          "rms_error_ln": one.rms_error_ln}
                          for one in found.explanations],
         "marginals": found.marginals,
-        "points": [{"label": point.label, "metric": point.metric, "unit": point.unit, "measured": point.value,
-                    "predicted": [one.predicted[position] for one in found.explanations]}
-                   for position, point in enumerate(found.points)],
+        "points": [{"label": point.label, "metric": point.metric, "unit": point.unit, "measured": point.value}
+                   for point in found.points],
         "combinations": found.combinations, "skipped": list(found.skipped),
         "written": None if written is None else str(written),
         "timing": {"items": found.combinations * len(found.points), "unit": "layouts", "wall_s": wall_s}})

@@ -19,7 +19,8 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> Table:
     """A plain table; the first `left` columns are words, the rest are figures set flush right."""
-    made = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
+    heading = Text(title, no_wrap=True, overflow="ignore") if title else None
+    made = Table(title=heading, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
     for position, name in enumerate(header):
         words = position < left or not name
         made.add_column(name, justify="left" if words else "right", overflow="fold", no_wrap=name == "" and left > 1)

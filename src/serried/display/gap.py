@@ -30,6 +30,9 @@ def print_gap(answer: Waterfall, screen: Console) -> None:
     screen.print(waterfall_table(f"Where the gap is, in {answer.unit_of_work} (less is faster)", _layer_bars(answer),
                                  unit="s", less_is_better=True))
     screen.print()
+    screen.print(waterfall_table("What the fleet's present software has closed already, from plain software",
+                                 _closed_bars(answer), unit="s", less_is_better=True))
+    screen.print()
     screen.print(waterfall_table("What better software on the fleet's own silicon would recover",
                                  _recoverable_bars(answer), unit="s", less_is_better=True))
     screen.print()
@@ -65,6 +68,9 @@ def gap_sections(answer: Waterfall) -> list[Section]:
         Section(title="Where the gap is", text=f"{answer.unit_of_work}; less is faster. Every subset of the seven "
                 "layers was simulated; each bar is its Shapley share, independent of order, with its 80 % interval.",
                 bars=_layer_bars(answer), unit="s", less_is_better=True),
+        Section(title="What the present software has closed already", bars=_closed_bars(answer), unit="s",
+                less_is_better=True, text="From plain software (eager, unfused, nothing hidden, 16 bits, a layout by "
+                "rule of thumb) to the stack as it stands."),
         Section(title="What software can recover on the fleet's own silicon", bars=_recoverable_bars(answer), unit="s",
                 less_is_better=True,
                 text="From the stack as it stands to perfect software: every kernel at its profile, everything fused, "
@@ -87,15 +93,27 @@ def _recoverable_bars(answer: Waterfall) -> list[Bar]:
     return _chain(answer.fleet, answer.recoverable, Bar(label="perfect software", kind="level", value=perfect_s))
 
 
+def _closed_bars(answer: Waterfall) -> list[Bar]:
+    """From plain software to the fleet as it stands."""
+    plain_s = answer.fleet.time_s.value + sum(bar.gap_s.value for bar in answer.closed)
+    start = Bar(label="plain software", kind="level", value=plain_s)
+    end = Bar(label=f"{answer.fleet.name} today", kind="level", value=answer.fleet.time_s.value)
+    return [start, *_steps(answer.closed, plain_s), end]
+
+
 def _chain(fleet: Side, bars: Sequence[LayerBar], end: Bar) -> list[Bar]:
     start = Bar(label=f"{fleet.name} today", kind="level", value=fleet.time_s.value, low=fleet.time_s.low,
                 high=fleet.time_s.high)
+    return [start, *_steps(bars, fleet.time_s.value), end]
+
+
+def _steps(bars: Sequence[LayerBar], scale_s: float) -> list[Bar]:
+    """Layers as steps; a layer whose settings are the same on both ends is left to stand at zero."""
     steps = []
     for bar in bars:
-        value, low, high = (_grounded(-each, fleet.time_s.value)
-                            for each in (bar.gap_s.value, bar.gap_s.high, bar.gap_s.low))
+        value, low, high = (_grounded(-each, scale_s) for each in (bar.gap_s.value, bar.gap_s.high, bar.gap_s.low))
         steps.append(Bar(label=_word(bar.layer), value=value, low=low, high=high, note=_change(bar)))
-    return [start, *steps, end]
+    return steps
 
 
 def _grounded(value: float, scale: float) -> float:
@@ -109,7 +127,11 @@ def _change(bar: LayerBar) -> str:
     if old == new:
         return "the same"
     gone, come = [part for part in old if part not in new], [part for part in new if part not in old]
-    return f"{', '.join(gone)} → {', '.join(come)}"
+    names = [part.partition("=")[0] for part in gone]
+    if all("=" in part for part in gone + come) and names == [part.partition("=")[0] for part in come]:
+        return ", ".join(f"{name.replace('_', ' ')} {was.partition('=')[2]} → {now.partition('=')[2]}"
+                         for name, was, now in zip(names, gone, come, strict=True))
+    return f"{', '.join(gone) or 'default'} → {', '.join(come) or 'default'}"
 
 
 def _tables(answer: Waterfall) -> list[tuple[str, Sequence[str], list[tuple[str, ...]]]]:

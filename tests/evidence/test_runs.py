@@ -67,7 +67,7 @@ def test_tflops_need_the_count_of_their_source() -> None:
     ("global_batch", "129", "does not divide over dp"), ("micro_batch", "3", "does not divide the"),
     ("dtype", "fp11", "not a known number format"), ("unit", "furlongs", "not a known one"),
     ("recompute", "sometimes", "not a known choice"), ("n_kv_heads", "5", "does not divide n_heads"),
-    ("vocab", "", "vocab is blank"), ("n_chips", "1e300", "n_chips"), ("vpp", "-2", "vpp"),
+    ("vocab", "0", "vocab = '0'"), ("n_chips", "1e300", "n_chips"), ("vpp", "-2", "vpp"),
 ])
 def test_what_is_missing_or_malformed_is_named(column: str, value: str, word: str) -> None:
     skipped = run_of(**{column: value})
@@ -82,6 +82,11 @@ def test_blanks_of_an_unknown_source_are_filled_by_habit() -> None:
     assert run.layout["sharding"] == 1
     assert run.recompute_choices[0] == "none"
     assert run.recompute_choices[-1] == "full"
+
+
+def test_a_blank_vocabulary_is_the_catalogues_else_the_assumed_one() -> None:
+    assert the_run(vocab="", model="Llama-3.1-8B").model.vocab == 128256
+    assert the_run(vocab="").model.vocab == 51200
 
 
 def test_a_sharded_framework_shards_everything() -> None:

@@ -10,13 +10,16 @@ unmeasured area gets.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from serried.calibration.training_stacks import FamilyFit, fit_training_stacks
-from serried.evidence.harness import READERS, run_evidence
+from serried.evidence.harness import MEASUREMENTS, READERS, read_cases, run_evidence
 from serried.evidence.intervals import SPREADS_FILE, Spread, measured_spreads, spread_text
 from serried.evidence.spec import CaseResults
+from serried.evidence.training import evaluate
+from serried.software import population_stack
 from serried.workload import Floats
 
 __all__ = ["all_spreads", "joined"]
@@ -32,10 +35,20 @@ def all_spreads(*, progress: Callable[[str], None] | None = None) -> list[Spread
         whole = joined(parts)
         residuals = unseen_residuals(whole, fit_training_stacks()) if area == "training" else None
         spreads = measured_spreads(whole, residuals)
+        if area == "training":
+            spreads += population_spreads()
         found += spreads
         if progress is not None:
             progress(f"{area}: {len(spreads)} spreads from {len(whole.ids)} cases")
     return found
+
+
+def population_spreads() -> list[Spread]:
+    """What an unknown framework is known to: every calibrate run predicted by the population of the stacks."""
+    frame = read_cases(MEASUREMENTS / "training" / "published.csv")
+    seen = evaluate(frame, stack_of=lambda run, chip: population_stack(chip.family, "training"))
+    return [spread for spread in measured_spreads(replace(seen, fold=seen.groups["framework"]))
+            if spread.kind == "population"]
 
 
 def unseen_residuals(results: CaseResults, fits: Sequence[FamilyFit]) -> Floats:

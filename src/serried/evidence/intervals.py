@@ -58,10 +58,15 @@ def read_spreads(path: Path = SPREADS_FILE) -> Mapping[tuple[str, str, str], Spr
 
 def half_width(area: str, evidence_class: str, kind: str = "", *, extra: Sequence[float] = (),
                spreads: Mapping[tuple[str, str, str], Spread] | None = None) -> float:
-    """Half-width in ln: the kind's, else the class's, else the next surer class's widened; `extra` in quadrature."""
+    """Half-width in ln: the kind's, else the class's, else the next surer class's widened; `extra` in quadrature.
+
+    A class that is less sure is never narrower than a surer one of the same kind.
+    """
     known = read_spreads() if spreads is None else spreads
-    found = next((known[key].half_width for key in ((area, evidence_class, kind), (area, evidence_class, ""))
-                  if key in known), None)
+    rank = EVIDENCE_CLASSES.index(evidence_class) if evidence_class in EVIDENCE_CLASSES else 0
+    found = next((max(known[area, name, wanted].half_width for name in EVIDENCE_CLASSES[:rank + 1]
+                      if (area, name, wanted) in known)
+                  for wanted in dict.fromkeys((kind, "")) if (area, evidence_class, wanted) in known), None)
     if found is None:
         found = _from_surer_class(area, evidence_class, known)
     return math.sqrt(found**2 + sum(math.log1p(spread)**2 for spread in extra))

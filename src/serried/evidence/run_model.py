@@ -52,7 +52,7 @@ def _from_columns(cells: Cells, name: str) -> Model:
     attention = AttentionSpec(kind="full", heads=heads, kv_heads=kv_heads, head_dim=head_dim, value_head_dim=head_dim)
     gated = _gated(cells, hidden)
     return Model(
-        name=name, hidden=hidden, vocab=_vocabulary(cells), blocks=_blocks(cells, attention, gated=gated),
+        name=name, hidden=hidden, vocab=_vocabulary(cells, name), blocks=_blocks(cells, attention, gated=gated),
         tied_embeddings=not gated, learned_positions=0 if gated else (cells.whole("seq_len") or 0),
         norm_bias=not gated, source="columns of the cases file")
 
@@ -87,10 +87,13 @@ def _blocks(cells: Cells, attention: AttentionSpec, *, gated: bool) -> tuple[Blo
     return tuple(found)
 
 
-def _vocabulary(cells: Cells) -> int:
-    """A single-layer timing has no vocabulary; any other run needs one."""
+def _vocabulary(cells: Cells, name: str) -> int:
+    """As printed, else of the catalogue's model of that name, else what is assumed of the source; a single-layer timing
+    has none."""
     if cells["metric_name"].startswith("layer_"):
         return cells.whole("vocab") or 1024
+    if not cells.printed("vocab") and (known := _catalogue_model(name)) is not None:
+        return known.vocab
     return cells.need("vocab", most=1e8)
 
 

@@ -269,6 +269,8 @@ def _extra_spread(machine: Machine) -> float:
     stack = machine.stack
     if stack.fitted_rows > 0:
         return 0.0
+    if stack.name == "population":      # its residuals are measured; the chip's own figures may be unsure
+        return machine.chip.status_spread / 2
     return float(np.hypot(stack.spreads.get("gemm_rate_ratio", 0.1) / max(stack["gemm_rate_ratio"], 0.1),
                           machine.chip.status_spread / 2))
 

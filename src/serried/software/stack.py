@@ -88,7 +88,8 @@ def perfect_stack() -> Stack:
 def population_stack(chip_family: str, kind: StackKind = "training") -> Stack:
     """Mean of the known stacks of a kind, with their deviation as spread: what to expect of software nobody has seen.
 
-    Fits of the family itself come first; where there is none, every stack's fit for other chips counts.
+    Fits of the family itself come first; where there is none, every stack's fit for other chips counts. What the recipe
+    does is what most stacks of the kind do, on whatever chip: a family with old runs does not make new software old.
     """
     stacks = _all_stacks(chip_family, kind)
     own = [stack for stack in stacks if fold(stack.chip_family) == fold(chip_family) and stack.fitted_rows > 0]
@@ -97,7 +98,7 @@ def population_stack(chip_family: str, kind: StackKind = "training") -> Stack:
         raise BadInput(field="stack", value=kind, expected="at least one stack of this kind in the catalogue",
                        remedy="Give a stack file.")
     return _mean_of(chosen, name="population", chip_family=chip_family,
-                    facts={**STACK_FACTS, "kind": kind, **_agreed(stack.facts for stack in chosen)})
+                    facts={**STACK_FACTS, "kind": kind, **_agreed(stack.facts for stack in stacks)})
 
 
 def _agreed(tables: Iterable[Mapping[str, object]]) -> dict[str, object]:

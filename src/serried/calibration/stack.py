@@ -27,6 +27,10 @@ TimesOf = Callable[[Mapping[str, float]], Floats]
 #: Measurement noise of published runs in ln: identical layouts drift by 6 % between releases.
 _NOISE = 0.05
 _EIGHTY_PERCENT = 1.2816
+#: A parameter is informed by the runs when they leave less than this of what was unsure about it.
+_INFORMED = 0.8
+#: Values below this share of their scale are written as nothing.
+_NOTHING = 1e-4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,11 +78,13 @@ def prior_of(facts: Mapping[str, object]) -> Mapping[str, Belief]:
 class StackFit:
     """Fitted parameters with the half-width of their 80 % interval; residuals in ln(measured / predicted) over R.
 
+    informed: which parameters the runs show at all; the others stay as believed.
     residual_R: of the fit itself. unseen_R: of the fit without the run's own fold.
     """
 
     parameters: Mapping[str, float]
     spreads: Mapping[str, float]
+    informed: Mapping[str, bool]
     residual_R: Floats
     unseen_R: Floats
 
@@ -129,7 +135,10 @@ def fit_stack(times_of: TimesOf, measured_s_R: Floats, folds: Sequence[str], *,
                                         (low / scale, high / scale))
     found = outer(theta_P)
     spread = np.where(is_rate, np.expm1(np.minimum(spread_P * scale, 2.0)) * found, spread_P * scale)
+    found = np.where(np.abs(found) < _NOTHING * np.maximum(np.abs(value), deviation), 0.0, found)
+    informed = spread_P < _INFORMED * _EIGHTY_PERCENT       # in units of what was believed
     return StackFit(parameters=dict(zip(names, found.tolist(), strict=True)),
+                    informed=dict(zip(names, informed.tolist(), strict=True)),
                     spreads=dict(zip(names, spread.tolist(), strict=True)), residual_R=residual_R, unseen_R=unseen_R)
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import numpy as np
 
 from serried.catalogue.entry import DATA, read_toml
-from serried.evidence.assumptions import read_assumptions
+from serried.evidence.assumptions import SourceAssumption, read_assumptions
 from serried.evidence.cases import Accuracy, accuracy, grouped, is_rate
 from serried.evidence.fingerprint import fingerprint
 from serried.evidence.harness import Report, run_evidence
@@ -114,13 +115,31 @@ def _assumption_section() -> list[str]:
     lines = ["", "## What is assumed of each source of training runs", "",
              "A blank is unknown. These stand in for blanks of a whole source, never of a row.", "",
              "| source | assumed | why |", "|---|---|---|"]
-    for source in read_assumptions().sources:
-        filled = ", ".join(f"{column} = {value}" for column, value in source.fill.items())
-        more = [f"FLOPs counted with {source.flop_count}"] if source.flop_count else []
-        if source.sequences:
-            more.append("sequences " + ", ".join(f"{name} {length}" for name, length in source.sequences.items()))
-        lines.append(f"| {source.name} | {'; '.join([filled, *more])} | {source.reason} |")
-    return lines
+    return lines + [f"| {source.name} | {'; '.join(_assumed(source))} | {source.reason} |"
+                    for source in read_assumptions().sources]
+
+
+def _assumed(source: SourceAssumption) -> list[str]:
+    """Everything that a source's assumption sets, in words."""
+    words = []
+    for column in fields(SourceAssumption):
+        value = getattr(source, column.name)
+        default = column.default if column.default is not MISSING else {}
+        if column.name in ("name", "match", "reason") or value == default:
+            continue
+        name = column.name.replace("_", " ")
+        if isinstance(value, Mapping):
+            inside = ", ".join(f"{key} = {_plain(one)}" for key, one in value.items())
+            words.append(inside if column.name == "fill" else f"{name}: {inside}")
+        else:
+            words.append(f"{name}: {_plain(value)}")
+    return words
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Mapping):
+        return " and ".join(f"{key} {one}" for key, one in value.items())
+    return " or ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _stack_section() -> list[str]:

@@ -79,20 +79,14 @@ def test_a_rival_is_a_row_never_a_branch():
                        r"nvidia|ascend|huawei|amd|trainium|gaudi|hopper|ampere|blackwell|cdna\d?)(?![a-z0-9])", re.I)
     bad = []
     for path in python_files("src"):
-        docstrings = {id(node.body[0].value) for node in ast.walk(tree_of(path))
-                      if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and node.body
-                      and isinstance(node.body[0], ast.Expr)}
+        docstrings = {id(node.value) for node in ast.walk(tree_of(path)) if isinstance(node, ast.Expr)}
         for node in ast.walk(tree_of(path)):
             text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else (
                 node.id if isinstance(node, ast.Name) else None)
-            if text and id(node) not in docstrings and not _is_attribute_doc(path, node) and names.search(text):
+            if text and id(node) not in docstrings and names.search(text):
                 bad.append(f"{_name(path)}:{node.lineno}: {text[:60]!r}")
     allowed = set(DEBTS["chip_names_in_help"])
     assert not [line for line in bad if line.split(":")[0] not in allowed], bad
-
-
-def _is_attribute_doc(path, node) -> bool:
-    return any(isinstance(parent, ast.Expr) and parent.value is node for parent in ast.walk(tree_of(path)))
 
 
 def test_no_room_is_dead():

@@ -87,8 +87,7 @@ def stack_text(header: str, fits: Sequence[FamilyFit]) -> str:
         lines += ["[[fit]]", f'chip_family = "{found.chip_family}"', f"rows = {rows}"]
         for name, value in found.fit.parameters.items():
             spread = found.fit.spreads[name]
-            status, whence = ("measured", source) if found.fit.informed[name] else (
-                "assumed", f"believed of such recipes; the {rows} calibrate runs hardly show it")
+            status, whence = ("measured", source) if found.fit.informed[name] else ("assumed", "the recipe")
             lines.append(f'{name} = {{ value = {value:.4g}, spread = {spread:.3g}, status = "{status}", '
                          f'source = "{whence}" }}')
         lines.append("")

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _explain(error, as_json="--json" in words)
         return error.exit_code
     except typer.exceptions.TyperException as error:
-        print(f"serried: {error}", file=sys.stderr)
+        _usage(error.format_message(), as_json="--json" in words)
         return 2
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted: nothing was written", file=sys.stderr)
@@ -50,12 +50,21 @@ def _application(words: Sequence[str]) -> typer.Typer:
     app.callback()(_serried)
     named = next((word for word in words if not word.startswith("-")), None)
     for verb in [named] if named in VERBS else VERBS:
-        app.command(name=verb, help=VERBS[verb])(importlib.import_module(f"serried.cli.{verb}").command)
+        module = importlib.import_module(f"serried.cli.{verb}")
+        app.command(name=verb, help=VERBS[verb], short_help=VERBS[verb])(module.command)
     return app
 
 
 def _serried() -> None:
     """serried: the open stack above the chip."""
+
+
+def _usage(message: str, *, as_json: bool) -> None:
+    """A command line that names no verb, lacks an option, or has one that is not known."""
+    if as_json:
+        print(json.dumps({"schema": "serried/error/1", "error": "bad input", "message": message}))
+    print(f"serried: {message}\n  `serried --help` lists the verbs, `serried VERB --help` their options.",
+          file=sys.stderr)
 
 
 def _explain(error: SerriedError, *, as_json: bool) -> None:
@@ -66,7 +75,8 @@ def _explain(error: SerriedError, *, as_json: bool) -> None:
                          | {name: str(getattr(error, name)) for name in names if hasattr(error, name)}))
     if isinstance(error, BadInput):
         where = f"{error.file}: {error.field}" if error.file else error.field
-        text = f"serried: bad input\n  {where} = {error.value!r}\n  expected {error.expected}\n  {error.remedy}"
+        found = f"{where} is not given" if error.value is None else f"{where} = {error.value!r}"
+        text = f"serried: bad input\n  {found}\n  expected {error.expected}\n  {error.remedy}"
     else:
         binding = f"\n  binding: {error.binding}" if isinstance(error, NoAnswer) and error.binding else ""
         text = f"serried: no answer\n  {error}{binding}"

@@ -6,11 +6,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from serried.errors import BadInput
+from serried.compiler import ENGINE_FORMAT
+from serried.errors import BadInput, nearest
 from serried.fabric import Pool, read_collectives, read_fleet
 from serried.workload import Model, Serving, Training
 
-__all__ = ["one_pool", "parse_job", "parse_pins", "parse_serving", "parse_training"]
+__all__ = ["check_format", "one_pool", "parse_job", "parse_pins", "parse_serving", "parse_training"]
 
 _TRAIN = re.compile(r"^(\d+)x(\d+)$")
 _SERVE = re.compile(r"^(\d+)/(\d+)@(\d+)$")
@@ -57,6 +58,17 @@ def _numbers(pattern: re.Pattern[str], text: str, field: str, expected: str) -> 
     if not numbers or min(numbers) < 1 or max(numbers) > 10**9:
         raise BadInput(field=field, value=text, expected=expected, remedy="Use positive whole numbers.")
     return numbers
+
+
+def check_format(pool: Pool, number_format: str, field: str) -> None:
+    """BadInput when the chip's engines cannot run the recipe; bf16 is what a chip without it replaces by fp16."""
+    if number_format not in ENGINE_FORMAT:
+        raise BadInput(field=field, value=number_format, expected=f"one of {', '.join(ENGINE_FORMAT)}",
+                       remedy=f"Nearest: {', '.join(nearest(number_format, ENGINE_FORMAT)) or 'bf16'}.")
+    has, wanted = pool.chip.number_formats, ENGINE_FORMAT[number_format]
+    if has and wanted not in has and number_format != "bf16":
+        raise BadInput(field=field, value=number_format, expected=f"a format of {pool.chip.name}'s engines: "
+                       f"{', '.join(has)}", remedy="Choose one of them, or add its peak to a copy of the chip file.")
 
 
 def one_pool(text: str, field: str, *, collectives: str | None = None) -> Pool:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from serried.cli.arguments import one_pool, parse_job
+from serried.cli.arguments import check_format, one_pool, parse_job
 from serried.display.gap import gap_sections, headline, print_gap
 from serried.display.page import page, write_page
 from serried.display.plain import plain
@@ -46,6 +46,8 @@ def command(
     """Explain the gap between a fleet and a rival, layer by layer."""
     job = parse_job(read_model(model), train, serve)
     pools = one_pool(fleet, "--fleet", collectives=collectives), one_pool(rival, "--rival")
+    check_format(pools[0], number_format, "--format")
+    check_format(pools[1], rival_number_format or number_format, "--rival-format")
     kind = "training" if isinstance(job, Training) else "serving"
     stacks = [_stack(name, pool, kind) for name, pool in zip((stack, rival_stack), pools, strict=True)]
     if measured is not None:

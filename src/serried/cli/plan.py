@@ -16,9 +16,9 @@ from serried.display.plain import plain
 from serried.display.plan import plan_sections, print_plan
 from serried.display.progress import progress_bar
 from serried.display.terminal import console
-from serried.errors import BadInput
+from serried.errors import BadInput, NoAnswer
 from serried.evidence.intervals import interval
-from serried.planner import Machine, SearchResult, machine_of, search_training, timeline
+from serried.planner import LEGALITY, Machine, SearchResult, machine_of, search_training, timeline
 from serried.software import read_stack
 from serried.workload import Training, read_model
 
@@ -64,8 +64,12 @@ def command(
         choices |= EXPRESSIBLE.get(name, {})
     choices |= parse_pins(pin, CHOICES)
     with progress_bar("layouts", quiet=as_json) as report:
-        found = search_training(job, machine, top=top, objective=objective, bounded=True, progress=report and (
-            lambda done, _: report(done, done)), **choices)
+        try:
+            found = search_training(job, machine, top=top, objective=objective, bounded=True, progress=report and (
+                lambda done, _: report(done, done)), **choices)
+        except NoAnswer as error:
+            _refuse_pins(pin, error)
+            raise
     spread = interval("training", machine.profile.evidence_class, machine.stack.name)
     written = write_plan(job, machine, found, wanted, out) if wanted else []
     if html is not None:
@@ -81,6 +85,14 @@ def command(
     print_plan(found, machine, spread, screen, searched=choices)
     for path in [*written, *([html] if html else [])]:
         screen.print(f"written: {path}", markup=False)
+
+
+def _refuse_pins(pin: str | None, error: NoAnswer) -> None:
+    """BadInput when what is pinned breaks a law that no layout escapes; `binding` names it."""
+    rule = next((rule for rule in LEGALITY if rule.name == error.binding), None)
+    if pin and rule is not None:
+        raise BadInput(field="--pin", value=pin, expected=f"a layout that can exist, but {rule.broken} (the rule "
+                       f"{rule.name!r})", remedy=f"{rule.remedy[:1].upper()}{rule.remedy[1:]}") from None
 
 
 def _emitters(text: str | None) -> list[str]:

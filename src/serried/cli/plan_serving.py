@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from serried.cli.arguments import check_format
 from serried.display.page import page, write_page
 from serried.display.plain import plain
 from serried.display.spec import Section
@@ -16,7 +17,9 @@ from serried.errors import BadInput
 from serried.evidence.intervals import interval
 from serried.fabric import Pool
 from serried.insight import serving_machine
+from serried.planner import FORMATS
 from serried.serving import ServingSearch, search_static
+from serried.serving.spec import CACHE_FORMATS
 from serried.software import read_stack
 from serried.workload import Serving
 
@@ -31,6 +34,7 @@ def plan_serving(job: Serving, pool: Pool, *, stack: str | None, library: str | 
     if emit:
         raise BadInput(field="--emit", value=",".join(emit), expected="nothing with --serve",
                        remedy="Launch commands of serving engines are not emitted yet; leave --emit out.")
+    _refuse_unknown_formats(pins, pool)
     machine = serving_machine(pool, None if stack is None else read_stack(stack, pool.chip.family),
                               library=library)
     started_s = time.perf_counter()
@@ -55,6 +59,16 @@ def plan_serving(job: Serving, pool: Pool, *, stack: str | None, library: str | 
     screen.print(table("Best deployments", _HEADER, rows))
     screen.print(f"\n{found.evaluated:,} legal deployments evaluated, {found.fitting:,} fit, in {wall_s:.2f} s. "
                  f"Evidence: {machine.profile.evidence_class}.", markup=False)
+
+
+def _refuse_unknown_formats(pins: Mapping[str, Sequence[Any]], pool: Pool) -> None:
+    for name, known in (("weight_formats", FORMATS), ("cache_formats", tuple(CACHE_FORMATS))):
+        for value in pins.get(name, ()):
+            if value not in known:
+                raise BadInput(field=f"--pin {name}", value=value, expected=f"some of {', '.join(known)}",
+                               remedy=f"Write for example --pin {name}={known[0]}|{known[-1]}.")
+    for value in pins.get("weight_formats", ()):
+        check_format(pool, value, "--pin weight_formats")
 
 
 def _rows(found: ServingSearch, spread: tuple[float, float]) -> list[list[str]]:

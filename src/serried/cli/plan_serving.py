@@ -76,7 +76,7 @@ def _rows(found: ServingSearch, spread: tuple[float, float]) -> list[list[str]]:
     for row in range(len(found.deployments)):
         rate = float(estimate.output_tokens_per_s[row])
         words = ", ".join(f"{name}={value}" for name, value in found.deployments.row(row).items()
-                          if value not in (0, 1) or name == "tp")
+                          if value not in (0, 1, "bf16") or name == "tp")
         rows.append([str(row + 1), f"{rate:,.0f}", f"{rate * spread[0]:,.0f} … {rate * spread[1]:,.0f}",
                      f"{estimate.output_tokens_per_s_per_chip[row]:,.1f}", f"{estimate.ttft_s[row] * 1e3:,.4g}",
                      f"{estimate.tpot_s[row] * 1e3:,.4g}", f"{estimate.batch[row]:,.0f}",

@@ -203,7 +203,9 @@ def _number(value: float) -> str:
 
 
 def _money(value: float, more: str = "") -> str:
-    return f"${value:,.4g}{more}" if math.isfinite(value) else "unknown"
+    if not math.isfinite(value):
+        return "unknown"
+    return f"${value:,.0f}{more}" if abs(value) >= 1000 else f"${value:,.4g}{more}"
 
 
 def _figure_name(name: str) -> str:

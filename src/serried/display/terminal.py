@@ -33,7 +33,8 @@ def waterfall_table(title: str, bars: Sequence[Bar], *, unit: str, less_is_bette
                     words: tuple[str, str] = ("layer", "what changes")) -> Table:
     """A waterfall from level to level: steps start where the last bar ended; gains are green, losses red."""
     reach = max(_levels(bars), default=1.0) or 1.0
-    made = table(title, (words[0], "", unit, "80 % interval", words[1]), (), left=2)
+    interval_word = "80 % interval" if any(bar.low is not None for bar in bars) else ""
+    made = table(title, (words[0], "", unit, interval_word, words[1]), (), left=2)
     made.columns[4].justify = "left"
     level = 0.0
     for bar in bars:
@@ -50,16 +51,29 @@ def waterfall_table(title: str, bars: Sequence[Bar], *, unit: str, less_is_bette
 
 
 def stack_table(title: str, stacks: Sequence[Stack]) -> Table:
-    """Stacked bars with the limit that holds them, one letter per part; shares in percent of the limit."""
+    """Stacked bars with the limit that holds them, one letter per part; the caption says which."""
     made = table(title, ("", "", "total", "limit"), (), left=2)
+    letters = _letters([name for stack in stacks for name, _ in stack.parts])
+    made.caption = Text(", ".join(f"{letter} {name.replace('_', ' ')}" for name, letter in letters.items()),
+                        style="dim", no_wrap=True, overflow="ignore")
+    made.caption_justify = "left"
     for stack in stacks:
         total = sum(value for _, value in stack.parts)
         reach = max(total, stack.limit) or 1.0
-        drawn = "".join(name[0].upper() * round(_WIDTH * value / reach) for name, value in stack.parts)
+        drawn = "".join(letters[name] * round(_WIDTH * value / reach) for name, value in stack.parts)
         style = "red" if stack.limit and total > stack.limit else "green"
         made.add_row(stack.label, Text(drawn, style=style), f"{total / 1e9:.1f} GB",
                      f"{stack.limit / 1e9:.0f} GB" if stack.limit else "")
     return made
+
+
+def _letters(names: Sequence[str]) -> dict[str, str]:
+    """A letter of its own for every name: the first of its letters that is still free."""
+    found: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        free = (letter for letter in name.upper() if letter.isalpha() and letter not in found.values())
+        found[name] = next(free, "?")
+    return found
 
 
 def _levels(bars: Sequence[Bar]) -> list[float]:

@@ -31,7 +31,7 @@ def print_plan(found: SearchResult, machine: Machine, spread: tuple[float, float
     screen.print()
     screen.print(stack_table("Memory of its fullest stage", [_memory(found, machine)]))
     pinned = ", ".join(f"{name}={'|'.join(map(str, values))}" for name, values in searched.items())
-    screen.print(f"\n{_searched(found)} {found.wall_s:.1f} s"
+    screen.print(f"\n{_searched(found)} Searched in {found.wall_s:.1f} s"
                  f"{f'; pinned: {pinned}' if pinned else ''}. Evidence: {machine.profile.evidence_class}.",
                  markup=False)
 

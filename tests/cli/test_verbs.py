@@ -134,6 +134,26 @@ def test_a_stack_is_fitted_from_runs(tmp_path, capsys):
     assert stack.fitted_rows == found["fits"][0]["rows"]
 
 
+def test_fits_read_well_and_stand_beside_the_asker(gemm_csv, nccl_log, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(f"calibrate mine --chip h100 --gemm {gemm_csv} --collectives {nccl_log}".split()) == 0
+    shown = capsys.readouterr().out
+    for word in ("before the fit", "after, on the rows fitted", "held out", "captured launch floor", "--profile"):
+        assert word in shown
+    assert max(map(len, shown.splitlines())) <= 118
+    assert {path.name for path in tmp_path.glob("*.toml")} == {"mine.profile.toml", "mine.collectives.toml"}
+    assert main(f"calibrate mine --chip h100 --gemm {gemm_csv} --collectives {nccl_log} --out x.toml".split()) == 2
+
+
+def test_points_that_nothing_explains_are_called_so(capsys):
+    table = MEASUREMENTS / "serving" / "zhenwu_810e_measured.csv"
+    assert main([*DIAGNOSE.split(), str(table)]) == 0
+    shown = capsys.readouterr().out
+    best = float(shown.split("off by ")[1].split("%")[0])
+    assert ("No combination explains" in shown) == (best > 25)
+    assert max(map(len, shown.splitlines())) <= 118 + len(str(table))
+
+
 def test_points_of_a_table_are_diagnosed_and_the_stack_written(tmp_path, capsys):
     out = tmp_path / "found.toml"
     found = answer(f"{DIAGNOSE} {MEASUREMENTS / 'serving' / 'zhenwu_810e_measured.csv'} --recalibrate {out}", capsys)

@@ -103,10 +103,14 @@ def _model(name: str) -> dict[str, Any]:
 
     model = read_model(name)
     counted = parameters(model)
-    return {"name": model.name, "aliases": [], "facts": {
+    facts: dict[str, Any] = {
         "layers": model.layer_count, "hidden": model.hidden, "vocabulary": model.vocab,
-        "parameters": counted.total, "active_parameters": counted.active,
-        "tied_embeddings": model.tied_embeddings, "source": model.source}, "figures": {}}
+        "parameters": counted.total, "active_parameters": counted.active, "tied_embeddings": model.tied_embeddings}
+    aliases: list[str] = []
+    if model.source.endswith(".toml"):
+        entry = read_entry("models", model.source, {})
+        aliases, facts = list(entry.aliases), facts | dict(entry.facts)
+    return {"name": model.name, "aliases": aliases, "facts": facts, "figures": {}}
 
 
 _SHOW: Mapping[str, Callable[[str], dict[str, Any]]] = {

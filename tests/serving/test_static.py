@@ -7,9 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serried.serving import SERVING_TIME_CAUSES, deployment, deployment_space, estimate_static, static_tables
+from serried.fabric import Pool, read_fabric
+from serried.serving import (
+    SERVING_TIME_CAUSES,
+    deployment,
+    deployment_space,
+    estimate_static,
+    serving_machine,
+    static_tables,
+)
 from serried.serving.static import LaunchNote, closed_loop, estimate_noted
-from serried.serving.tables import PhaseTimes, StaticTables
+from serried.serving.tables import PhaseTimes, StaticTables, packed_requests
+from serried.silicon import read_chip
 from serried.workload import read_model
 from serried.workload.spec import Serving
 
@@ -23,8 +32,8 @@ def phase(**seconds: float) -> PhaseTimes:
 
 def tables(batch: float, requests: float, prefill: PhaseTimes, decode: PhaseTimes) -> StaticTables:
     one = np.ones(1)
-    return StaticTables(prefill=prefill, decode=decode, batch=batch * one, max_batch=batch * one,
-                        requests=requests * one, micro_batches=one)
+    return StaticTables(prefill=prefill, packed=prefill, packed_requests=one, decode=decode, batch=batch * one,
+                        max_batch=batch * one, requests=requests * one, micro_batches=one)
 
 
 def small(output: int, concurrency: int) -> Serving:
@@ -142,3 +151,18 @@ def test_a_note_on_launches_replaces_the_models_own_counts(machine):
     assert eager.decode_step_s[0] == pytest.approx(10_000 * per_kernel_s + pool.stack["host_s_per_step"], rel=0.01)
     plain = estimate_static(job, pool, deployment())
     assert estimate_noted(job, pool, deployment(), None).tpot_s[0] == plain.tpot_s[0]
+
+
+def test_prompts_that_wait_share_a_pass():
+    """64 running, 16 tokens out: four end with each step, so four prompts of 100 tokens begin together."""
+    assert packed_requests(small(16, 64), deployment(), np.array([64.0])) == pytest.approx(4)
+    assert packed_requests(small(128, 64), deployment(), np.array([64.0])) == pytest.approx(1)
+
+
+def test_an_offline_queue_runs_in_equal_waves():
+    """100 requests of which 40 may run: three waves of 34, each with every prompt packed into the token budget."""
+    job = replace(small(11, 100), queued=True)
+    machine = serving_machine(Pool(chip=read_chip("h100"), fabric=read_fabric("hgx-h100"), chip_count=1))
+    found = static_tables(job, machine, deployment(max_batch=40))
+    assert found.batch == pytest.approx(34)
+    assert found.packed_requests == pytest.approx(34)

@@ -90,10 +90,11 @@ class StackFit:
 
 
 def fit_stack(times_of: TimesOf, measured_s_R: Floats, folds: Sequence[str], *,
-              prior: Mapping[str, Belief]) -> StackFit:
+              prior: Mapping[str, Belief], noise: float = _NOISE) -> StackFit:
     """Parameters that explain the measured times best, given the `prior`.
 
-    folds: label per run; runs of one fold are left out together. Raises ValueError without runs.
+    folds: label per run; runs of one fold are left out together. noise: what neither stack nor
+    measurement explains, in ln. Raises ValueError without runs.
     """
     if not len(measured_s_R):
         raise ValueError("a stack is fitted on at least one run")
@@ -120,7 +121,7 @@ def fit_stack(times_of: TimesOf, measured_s_R: Floats, folds: Sequence[str], *,
         return found
 
     def cost(theta_P: Floats) -> Floats:
-        return np.concatenate([_robust(misses(theta_P) / _NOISE) * weight_R, theta_P - centre / scale])
+        return np.concatenate([_robust(misses(theta_P) / noise) * weight_R, theta_P - centre / scale])
 
     span = high - low
     solutions = []

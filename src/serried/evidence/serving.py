@@ -16,6 +16,7 @@ import numpy as np
 from serried.compiler import ENGINE_FORMAT
 from serried.errors import SerriedError
 from serried.evidence.cells import Cells, Unusable
+from serried.evidence.serving_sources import ServingSource, serving_source
 from serried.evidence.spec import CaseResults
 from serried.fabric import Pool, read_fabric
 from serried.planner.spec import Machine
@@ -270,18 +271,35 @@ def _published_point(cells: Cells, base: Point, column: str) -> Point:
         raise Unusable("prefill and decode on separate chips: not one closed loop on one engine")
     if base.metric.startswith("output") and cells["throughput_kind"] not in ("", "output"):
         raise Unusable(f"throughput counts {cells['throughput_kind']} tokens")
-    if not re.fullmatch(r"\d+", cells["concurrency_or_batch"]):
-        raise Unusable(f"load is {cells['concurrency_or_batch']!r}: no fixed number of requests in flight")
-    if not base.number_format:
+    source = serving_source(base.source)
+    if source.unusable:
+        raise Unusable(source.unusable)
+    tokens_in, tokens_out = int(_need(cells, "input_len")), int(_need(cells, "output_len"))
+    load, queued = cells["concurrency_or_batch"], cells["concurrency_or_batch"].startswith("max (offline")
+    if not queued and not re.fullmatch(r"\d+", load):
+        raise Unusable(f"load is {load!r}: no fixed number of requests in flight")
+    requests = source.requests_of(tokens_in, tokens_out) if queued else int(load)
+    if not requests:
+        raise Unusable(f"load is {load!r}, and the source does not say how many requests {tokens_in}/{tokens_out} are")
+    printed = base.number_format or source.weight_formats.get(base.model, "")
+    if not printed:
         raise Unusable("dtype_weights is blank: the number format is unknown")
-    number_format = _recipe(base.number_format)
-    job = Serving(model=_model(base.model), input_tokens=int(_need(cells, "input_len")),
-                  output_tokens=int(_need(cells, "output_len")), concurrency=int(cells["concurrency_or_batch"]))
+    job = Serving(model=_model(base.model), input_tokens=tokens_in, output_tokens=tokens_out, concurrency=requests,
+                  queued=queued)
+    return replace(base, job=job, layout=_published_layout(cells, job.model, source, _recipe(printed)),
+                   number_format=_recipe(printed))
+
+
+def _published_layout(cells: Cells, model: Model, source: ServingSource, number_format: str) -> Deployments:
+    has_experts = any(block.mlp and block.mlp.experts for block in model.blocks)
     world = cells.whole("tp") or cells.whole("n_chips") or 1
-    cache = "fp8" if "8" in cells["dtype_kv"] else "bf16"
-    layout = deployment(tp=world, pp=cells.whole("pp") or 1, cache_format=cache, weight_format=number_format,
-                        ep=_expert_degree(job.model, cells.whole("ep") or 1, world, 1))
-    return replace(base, job=job, layout=layout, number_format=number_format)
+    groups = cells.whole("dp") or (world if has_experts and source.attention_groups else 1)
+    cache = "fp8" if "8" in (cells["dtype_kv"] or source.cache_format) else "bf16"
+    if world % groups:
+        raise Unusable(f"dp = {groups} does not divide {world} chips")
+    return deployment(tp=world // groups, attention_dp=groups, pp=cells.whole("pp") or 1, cache_format=cache,
+                      weight_format=number_format, max_batch=source.max_batch * groups,
+                      ep=_expert_degree(model, cells.whole("ep") or 1, world, groups))
 
 
 def _recipe(text: str) -> str:

@@ -70,8 +70,7 @@ def _joined_tables(parts: list[StaticTables]) -> StaticTables:
     columns: dict[str, Any] = {}
     for column in fields(StaticTables):
         values = [getattr(part, column.name) for part in parts]
-        columns[column.name] = _joined_phases(values) if column.name in ("prefill", "decode") \
-            else np.concatenate(values)
+        columns[column.name] = _joined_phases(values) if isinstance(values[0], PhaseTimes) else np.concatenate(values)
     return StaticTables(**columns)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,13 +85,13 @@ def with_kernels(tables: StaticTables, kernels: float, stack: StackValues, machi
     if not kernels:
         return tables
     floor_s = machine.profile.parameters("memory_bound", "bf16").launch_s
-    phases = {}
-    for name, phase in (("prefill", tables.prefill), ("decode", tables.decode)):
+    phases: dict[str, Any] = {}
+    for name, phase in (("prefill", tables.prefill), ("packed", tables.packed), ("decode", tables.decode)):
         modelled = phase.kernels + phase.fusible_kernels * stack["unfused_fraction"]
         beyond_s = np.maximum(kernels - modelled, 0.0) * floor_s
         phases[name] = replace(phase, memory_bound_s=phase.memory_bound_s + beyond_s,
                                kernels=phase.kernels + kernels - modelled)
-    return replace(tables, prefill=phases["prefill"], decode=phases["decode"])
+    return replace(tables, **phases)
 
 
 def step_time_s(phase: PhaseTimes, stack: StackValues, *, captured: NDArray[np.bool_],
@@ -121,21 +122,23 @@ def closed_loop(job: Serving, deployments: Deployments, tables: StaticTables, st
     """The loop of every deployment from its tables, as a stack's parameters (numbers, or arrays with leading axes) let
     it run."""
     rows, batch = deployments, tables.batch
-    prefill = step_time_s(tables.prefill, stack, captured=np.zeros(len(rows), dtype=bool), decode=False)
+    eager = np.zeros(len(rows), dtype=bool)
+    prefill = step_time_s(tables.prefill, stack, captured=eager, decode=False)
+    packed = step_time_s(tables.packed, stack, captured=eager, decode=False)
     decode = step_time_s(tables.decode, stack, captured=rows.captured, decode=True)
-    prefill_stage_s, decode_stage_s = _total(prefill), _total(decode)
+    prefill_stage_s, packed_stage_s, decode_stage_s = _total(prefill), _total(packed), _total(decode)
     decode_step_s, prefill_s = rows.pp * decode_stage_s, rows.pp * prefill_stage_s
 
     steps = float(max(job.output_tokens - 1, 0))
-    prefills = batch / rows.attention_dp + rows.pp - 1.0
-    cycle_s = steps * decode_step_s + prefills * prefill_stage_s
-    causes = {name: steps * tables.micro_batches * decode[name] + prefills * prefill[name] for name in prefill}
+    passes = batch / rows.attention_dp / tables.packed_requests + rows.pp - 1.0
+    cycle_s = steps * decode_step_s + passes * packed_stage_s
+    causes = {name: steps * tables.micro_batches * decode[name] + passes * packed[name] for name in packed}
     causes["pipeline_bubble"] = steps * (rows.pp - tables.micro_batches) * decode_stage_s
 
     waiting_s = np.maximum(tables.requests - batch, 0.0) / batch * cycle_s
     first_s = np.minimum(_first_token_s(batch, rows, prefill_stage_s, decode_step_s, cycle_s), cycle_s)
     return Loop(output_tokens_per_s=rows.replicas * batch * job.output_tokens / cycle_s,
-                ttft_s=first_s + waiting_s, ttft_burst_s=prefills * prefill_stage_s + waiting_s,
+                ttft_s=first_s + waiting_s, ttft_burst_s=passes * packed_stage_s + waiting_s,
                 tpot_s=(cycle_s - first_s) / steps if steps else decode_step_s, decode_step_s=decode_step_s,
                 prefill_s=prefill_s, request_s=cycle_s + waiting_s, cycle_s=cycle_s,
                 time_by_cause_s={name: causes[name] for name in SERVING_TIME_CAUSES})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from serried.compiler import ENGINE_FORMAT, operator_kernel_count, operator_time
 from serried.compiler.gemm import ELEMENT_BYTES
 from serried.fabric import collective_time_s
 from serried.planner.spec import FORMATS, Machine
-from serried.serving.memory import largest_batch
+from serried.serving.memory import PREFILL_BUDGET_TOKENS, largest_batch
 from serried.serving.spec import CACHE_FORMATS, Deployments
 from serried.workload import block_operators, embedding_operators, head_operators
 from serried.workload.spec import (
@@ -30,7 +31,7 @@ from serried.workload.spec import (
     Shards,
 )
 
-__all__ = ["PhaseTimes", "StaticTables", "replica_requests", "static_tables"]
+__all__ = ["PhaseTimes", "StaticTables", "packed_requests", "replica_requests", "static_tables"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,13 +62,16 @@ class PhaseTimes:
 class StaticTables:
     """Everything about a deployment that does not depend on the stack; columns over D.
 
-    prefill: one request's prefill through one stage. decode: one step of a micro-batch through one stage.
+    prefill: one request's prefill through one stage. packed: a pass that takes the prompts of `packed_requests` of one
+    group together. decode: one step of a micro-batch through one stage.
     batch: requests running per replica. requests: requests given to it (more than `batch` wait).
     micro_batches: micro-batches in flight over the stages.
     """
 
     prefill: PhaseTimes
+    packed: PhaseTimes
     decode: PhaseTimes
+    packed_requests: Floats
     batch: Floats
     max_batch: Floats
     requests: Floats
@@ -75,9 +79,10 @@ class StaticTables:
 
     def take(self, rows: NDArray[np.intp]) -> StaticTables:
         """The entries at `rows`, in that order."""
-        plain = {column.name: getattr(self, column.name)[rows] for column in fields(self)
-                 if column.name not in ("prefill", "decode")}
-        return StaticTables(prefill=self.prefill.take(rows), decode=self.decode.take(rows), **plain)
+        columns: dict[str, Any] = {column.name: getattr(self, column.name) for column in fields(self)}
+        taken: dict[str, Any] = {name: column.take(rows) if isinstance(column, PhaseTimes) else column[rows]
+                                 for name, column in columns.items()}
+        return StaticTables(**taken)
 
 
 def replica_requests(job: Serving, rows: Deployments) -> Floats:
@@ -90,16 +95,34 @@ def static_tables(job: Serving, machine: Machine, rows: Deployments) -> StaticTa
     limit = largest_batch(job, machine, rows)
     requests = replica_requests(job, rows)
     batch = np.maximum(np.minimum(requests, limit), 1.0)
+    if job.queued:  # equal waves: a last wave that is half empty takes as many steps, each about as much shorter
+        batch = np.ceil(requests / np.ceil(requests / batch))
     micro_batches = np.minimum(rows.pp, batch)
     per_group = np.ceil(batch / micro_batches / rows.attention_dp)
     new_tokens = max(job.input_tokens - job.cached_tokens, 1)
     one = np.ones(len(rows))
     prefill = _phase(job, machine, rows, sequences=one, query_tokens=float(new_tokens),
                      context_tokens=float(max(job.input_tokens, 1)), decode=False)
+    together = packed_requests(job, rows, batch)
+    packed = prefill if (together == 1.0).all() else _phase(
+        job, machine, rows, sequences=together, query_tokens=float(new_tokens),
+        context_tokens=float(max(job.input_tokens, 1)), decode=False)
     decode = _phase(job, machine, rows, sequences=per_group, query_tokens=1.0,
                     context_tokens=job.input_tokens + job.output_tokens / 2.0, decode=True)
-    return StaticTables(prefill=prefill, decode=decode, batch=batch, max_batch=limit, requests=requests,
-                        micro_batches=micro_batches)
+    return StaticTables(prefill=prefill, packed=packed, decode=decode, packed_requests=together, batch=batch,
+                        max_batch=limit, requests=requests, micro_batches=micro_batches)
+
+
+def packed_requests(job: Serving, rows: Deployments, batch: Floats) -> Floats:
+    """Prompts that one pass of a group takes together: those that are waiting when it starts, within the token budget.
+
+    In a loop, batch / output requests end with each step and as many begin. An offline queue never waits to begin;
+    requests that begin together end together, so the next ones do too.
+    """
+    new_tokens = max(job.input_tokens - job.cached_tokens, 1)
+    per_group = batch / rows.attention_dp
+    waiting = per_group if job.queued else per_group / max(job.output_tokens, 1)
+    return np.asarray(np.floor(np.clip(waiting, 1.0, max(PREFILL_BUDGET_TOKENS / new_tokens, 1.0))))
 
 
 def _phase(job: Serving, machine: Machine, rows: Deployments, *, sequences: Floats, query_tokens: float,

@@ -32,6 +32,8 @@ __all__ = ["StackKind", "find_stack_name", "perfect_stack", "population_stack", 
 
 StackKind = Literal["training", "serving"]
 
+#: What the population of a kind is called.
+POPULATION_NAMES = {"training": "population", "serving": "population of serving stacks"}
 #: Half-width of an 80 % interval of a normal distribution in standard deviations.
 _EIGHTY_PERCENT = 1.2816
 #: A fit of one chip family that speaks for another is at least this unsure (relative to the value).
@@ -97,7 +99,7 @@ def population_stack(chip_family: str, kind: StackKind = "training") -> Stack:
     if not chosen:
         raise BadInput(field="stack", value=kind, expected="at least one stack of this kind in the catalogue",
                        remedy="Give a stack file.")
-    return _mean_of(chosen, name="population", chip_family=chip_family,
+    return _mean_of(chosen, name=POPULATION_NAMES[kind], chip_family=chip_family,
                     facts={**STACK_FACTS, "kind": kind, **_agreed(stack.facts for stack in stacks)})
 
 

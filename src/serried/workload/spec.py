@@ -253,11 +253,15 @@ class Training:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
-    """A steady load on one deployment: `input_tokens` in, `output_tokens` out, `concurrency` requests in flight."""
+    """A steady load on one deployment: `input_tokens` in, `output_tokens` out, `concurrency` requests in flight.
+
+    queued: all `concurrency` requests are given at once and none follows (an offline batch), instead of a loop.
+    """
 
     model: Model
     input_tokens: int
     output_tokens: int
     concurrency: int
     cached_tokens: int = 0
+    queued: bool = False
     notes: str = field(default="", repr=False)

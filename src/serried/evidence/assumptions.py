@@ -25,7 +25,8 @@ class SourceAssumption:
     fill: column to value where the column is blank; fsdp: likewise for rows that shard everything. sequences,
     recomputes: tokens and recompute by the beginning of the model's name, as the source's recipes have them.
     recompute_words: what the source's words for recompute mean in the planner's. one_layer_chunks: a pipeline without a
-    printed number of chunks has one layer in each. adapter_mlp: low-rank adapters stand on the MLP too.
+    printed number of chunks has one layer in each. most_idle: one that would idle for more than this share of its work
+    is taken to be interleaved in chunks of two layers (0 = never). adapter_mlp: low-rank adapters stand on the MLP too.
     facts_of: facts of the stack that the source's recipe for a model changes, by the beginning of the model's name.
     flop_count: how the source counts the FLOPs behind its TFLOP/s ("" = unknown, such rows are skipped).
     """
@@ -47,6 +48,7 @@ class SourceAssumption:
     adapter_rank: int = 16
     adapter_mlp: bool = True
     one_layer_chunks: bool = False
+    most_idle: float = 0.0
     expert_tp: int = 0
     one_micro_batch: bool = False
 

@@ -200,7 +200,7 @@ def _layout(cells: Cells, source: SourceAssumption, model: Model, degrees: Mappi
     recompute = source.recompute_words.get(recompute, recompute)
     if recompute not in ("", "none", "selective", "mlp", "attention", "full"):
         raise Unusable(f"recompute = {recompute!r} is not a known choice")
-    virtual = cells.whole("vpp", most=1e4) or _chunks(source, model, degrees["pp"])
+    virtual = cells.whole("vpp", most=1e4) or _chunks(source, model, degrees["pp"], per_rank // micro_batch)
     experts = max((block.mlp.experts for block in model.blocks if block.mlp), default=0)
     bubble_free = re.search(r"zero-bubble|zbv|zbb", cells["notes"]) is not None
     schedule = "zero-bubble" if bubble_free else "interleaved" if virtual > 1 and degrees["pp"] > 1 else "1f1b"
@@ -215,10 +215,13 @@ def _layout(cells: Cells, source: SourceAssumption, model: Model, degrees: Mappi
         "overlap_data": True, "overlap_tensor": degrees["tp"] > 1}
 
 
-def _chunks(source: SourceAssumption, model: Model, pp: int) -> int:
+def _chunks(source: SourceAssumption, model: Model, pp: int, micro_batches: int) -> int:
     """Chunks per stage where none are printed."""
     layers, rest = divmod(model.layer_count, pp)
-    return layers if source.one_layer_chunks and not rest else 1
+    if source.one_layer_chunks and not rest:
+        return layers
+    idle = (pp - 1) / micro_batches
+    return max(1, layers // 2) if 0 < source.most_idle < idle and micro_batches % pp == 0 else 1
 
 
 def _format(cells: Cells, source: SourceAssumption) -> str:

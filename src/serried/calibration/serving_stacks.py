@@ -3,8 +3,9 @@
     python -m serried.calibration.serving_stacks            # the fits and how they do on models left out
     python -m serried.calibration.serving_stacks --write    # also into data/stacks/*.toml, deterministically
 
-No fit is shipped today: those of offline throughput predict models left out, and other loads, no better than what is
-believed of the stacks (a host cost that grows with the running requests is not a parameter yet).
+No fit is shipped today. On calibrate figures a fit often predicts models left out better than what is believed of the
+stack; but offline throughput and time per token of a light load pull its parameters apart, which says that the static
+model lacks a cost that they then stand in for. Until it is found, a stack is believed rather than bent.
 
 Fitted are throughput and time per token: a first token under load depends on how requests queue, which a static load
 does not know. What the figures cannot see stays at what the stack's fit for any chip ("*") believes. Validate rows are
@@ -43,8 +44,8 @@ FITTED_PARAMETERS = ("gemm_rate_ratio", "attention_rate_ratio", "unfused_fractio
 STACKS = DATA / "stacks"
 _PUBLISHED = MEASUREMENTS / "serving" / "published.csv"
 _EIGHTY_PERCENT = 1.2816
-#: What one figure leaves open, in ln. Figures of one model share what the engine does with that model, a sixth or so,
-#: and ten or more stand for one model: each says as much as one that is off by a sixth times the root of ten.
+#: What one figure leaves open, in ln. Chosen after 0.05 and 0.2 were tried: the largest, so that figures of few models
+#: move a stack least.
 _NOISE = 0.5
 _Columns = TypeVar("_Columns", Deployments, StaticTables, PhaseTimes)
 

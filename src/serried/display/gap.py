@@ -17,6 +17,7 @@ from serried.units import significant
 __all__ = ["gap_sections", "print_gap"]
 
 _WORDS = {"schedule_and_overlap": "schedule & overlap"}
+_FEW_WORDS = 70
 
 
 def print_gap(answer: Waterfall, screen: Console) -> None:
@@ -138,7 +139,7 @@ def _tables(answer: Waterfall) -> list[tuple[str, Sequence[str], list[tuple[str,
     sides = (answer.fleet, answer.rival)
     return [("The two sides as they stand", ("", "fleet", "rival"), [
         ("chips", *(f"{side.chip} x{side.chip_count}" for side in sides)),
-        ("stack", *(f"{side.stack} ({side.stack_source})" for side in sides)),
+        ("stack", *(_stack(side) for side in sides)),
         ("layout", *(_layout(side) for side in sides)),
         ("tokens/s", *(_range(side.tokens_per_s) for side in sides)),
         ("tokens/s per chip", *(_range(side.tokens_per_s_per_chip) for side in sides)),
@@ -177,6 +178,11 @@ def _word(layer: str) -> str:
     return _WORDS.get(layer, layer)
 
 
+def _stack(side: Side) -> str:
+    """The stack with where it comes from, when that can be said in a few words."""
+    return f"{side.stack} ({side.stack_source})" if len(side.stack_source) <= _FEW_WORDS else side.stack
+
+
 def _layout(side: Side) -> str:
     plain = {"tp", "pp", "cp", "ep", "replicas", "attention_dp", "micro_batch", "sharding", "virtual_stages"}
     parts = [f"{name}={value}" for name, value in side.layout.items()
@@ -209,13 +215,15 @@ def _money(value: float, more: str = "") -> str:
 
 
 def _figure_name(name: str) -> str:
-    words = name.removesuffix("_s").removesuffix("_bytes").replace("_", " ")
+    words = name.replace("model_flop_per_s", "model FLOP/s").removesuffix("_s").removesuffix("_bytes").replace("_", " ")
     return words.replace("ttft", "TTFT").replace("tpot", "TPOT")
 
 
 def _figure(name: str, value: float) -> str:
     if not math.isfinite(value):
         return "unknown"
+    if name.startswith("model_flop_per_s"):
+        return f"{value / 1e12:,.4g} TFLOP/s"
     if name.endswith("_s"):
         return f"{value:,.3f} s" if value >= 1 else f"{value * 1e3:,.4g} ms"
     return f"{value / 1e9:,.1f} GB" if name.endswith("_bytes") else f"{value:,.4g}"

@@ -40,12 +40,15 @@ def plan_sections(found: SearchResult, machine: Machine, spread: tuple[float, fl
                   spans: Sequence[TurnSpan]) -> list[Section]:
     """The same as sections of a page, with the step as a timeline."""
     header, rows = _layout_rows(found, machine, spread)
+    chosen = sorted((span for span in spans if span.stream == "compute" or span.cause == "data_exposed"),
+                    key=lambda span: span.start_s)
+    told = "" if len(chosen) <= _DRAWN_SPANS else " The step begins like this; --emit trace has all of it."
     drawn = [Span(row=f"stage {span.stage}", start_s=span.start_s, duration_s=span.duration_s, cause=span.cause)
-             for span in spans if span.stream == "compute" or span.cause == "data_exposed"][:_DRAWN_SPANS]
-    drawn.sort(key=lambda span: int(span.row.split()[1]))
+             for span in sorted(chosen[:_DRAWN_SPANS], key=lambda span: span.stage)]
     return [Section(title="Best layouts", header=header, rows=rows,
                     text=_searched(found)),
-            Section(title="One step", text="Every turn of every stage in the order of the schedule.", spans=drawn),
+            Section(title="One step", spans=drawn,
+                    text=f"Every turn of every stage in the order of the schedule.{told}"),
             Section(title="Where a step goes", bars=_cause_bars(found), unit="s", less_is_better=None),
             Section(title="Memory of the fullest stage", stacks=[_memory(found, machine, row)
                                                                  for row in range(min(len(found.layouts), 8))])]

@@ -2,8 +2,8 @@
 
     python -m serried.calibration.spreads   # rewrites data/evidence/spreads.toml, deterministically
 
-Kernels and collectives: residuals of the calibrate cases. Training: residuals of each run under its stack fitted
-without the run's own fold. An area whose cases are all unseen (serving) has no calibrate residuals and keeps what an
+Kernels, collectives and peak memory: residuals of the calibrate cases. Training: residuals of each run under its stack
+fitted without the run's own fold. An area whose cases are all unseen (serving) has no calibrate residuals and keeps what an
 unmeasured area gets.
 """
 
@@ -29,7 +29,8 @@ def all_spreads(*, progress: Callable[[str], None] | None = None) -> list[Spread
     """Spreads of every area, sorted by area, class and kind."""
     found: list[Spread] = []
     for area in dict.fromkeys(reader.area for reader in READERS):
-        parts = [results for _, results in run_evidence([area]).parts if results.area == area]
+        every = [results for _, results in run_evidence([area]).parts]
+        parts = [results for results in every if results.area == area]
         if not parts:
             continue
         whole = joined(parts)
@@ -37,6 +38,7 @@ def all_spreads(*, progress: Callable[[str], None] | None = None) -> list[Spread
         spreads = measured_spreads(whole, residuals)
         if area == "training":
             spreads += population_spreads()
+            spreads += [spread for results in every if results.area == "memory" for spread in measured_spreads(results)]
         found += spreads
         if progress is not None:
             progress(f"{area}: {len(spreads)} spreads from {len(whole.ids)} cases")

@@ -17,7 +17,7 @@ from serried.units import significant
 __all__ = ["gap_sections", "print_gap"]
 
 _WORDS = {"schedule_and_overlap": "schedule & overlap"}
-_FEW_WORDS = 70
+_FEW_WORDS = 60
 
 
 def print_gap(answer: Waterfall, screen: Console) -> None:

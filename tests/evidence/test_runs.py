@@ -126,3 +126,12 @@ def test_every_shipped_row_has_a_source_and_few_are_skipped() -> None:
 def test_no_row_raises(changes: dict[str, str]) -> None:
     found = run_of(**changes)
     assert isinstance(found, Run) or found.reason
+
+
+def test_a_variant_of_a_recipe_changes_the_facts_of_the_stack() -> None:
+    source = {"url": "https://github.com/NVIDIA-NeMo/Megatron-Bridge"}
+    dropped = {**source, "notes": "variant: Mine 8B (tokendrop); router force-balanced"}
+    assert the_run(**dropped).stack_facts["synced_dispatch"] is False
+    assert "captured" not in the_run(**dropped).stack_facts
+    assert the_run(**dropped, pp="1", dp="32", vpp="").stack_facts["captured"] is True
+    assert the_run(**source).stack_facts == {}

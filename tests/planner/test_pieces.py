@@ -74,3 +74,12 @@ def test_distinct_values_broadcast():
     assert first.tolist() == [1.0, 2.0]
     assert second.tolist() == [3.0, 3.0]
     assert where.tolist() == [0, 1, 0]
+
+
+def test_prediction_blocks_stand_on_a_last_stage_with_fewer_blocks():
+    """61 blocks and a prediction block over 16 stages: 4 each, and 1 beside the prediction block and the two heads."""
+    found, _ = _counts(dataclasses.replace(model(layers=61), prediction_blocks=1), 16)
+    assert found[:, 0].tolist() == [4, 4, 1]
+    assert found[2, 1:].tolist() == [1, 0, 2]
+    plain, _ = _counts(model(layers=61), 16)
+    assert plain[:, 0].tolist() == [3, 4, 2]

@@ -81,7 +81,7 @@ def test_seconds_scale_as_seconds(factor):
     table = kernel_table(job(), machine(), layouts_of(ROWS[:3]))
     seconds = set(WORK) - {"kernels", "fusible_kernels"}
     scale = np.array([factor if name in seconds else 1.0 for name in WORK])[None, None, :, None]
-    scaled = dataclasses.replace(table, work_RPCL=table.work_RPCL * scale, **{
+    scaled = dataclasses.replace(table, work_RPCL=table.work_RPCL * scale, behind_RCL=table.behind_RCL * scale[0], **{
         name: getattr(table, name) * factor for name in (
             "weight_gemm_s_RL", "gather_s_RL", "backward_gather_s_RL", "reduce_s_RL", "once_reduce_s_L",
             "once_gather_s_L", "optimizer_s_L", "send_s_L")})
@@ -159,3 +159,31 @@ def test_the_book_of_kernels_remembers_what_is_true():
         found = book.times(points.take(np.array(rows)))
         assert np.array_equal(found.work_RGCS, whole.work_RGCS[..., rows])
         assert np.array_equal(found.weight_gemm_s_RS, whole.weight_gemm_s_RS[:, rows])
+
+
+def _on_stack(experts, facts, row, **values):
+    stack = dataclasses.replace(perfect_stack(), facts={**STACK_FACTS, **facts},
+                                parameters=dict(perfect_stack().parameters) | values)
+    mixed = machine("h100:64", stack=stack)
+    return assemble(kernel_table(job(experts=experts, batch=256), mixed, layouts_of([row])), mixed.stack)
+
+
+def test_a_host_that_waits_for_the_counts_cannot_make_up_behind_the_experts():
+    """Somewhere between a host that hides all and one that hides nothing the counts cost time, and never save any."""
+    steps = [[_on_stack(16, {"synced_dispatch": synced, "grouped_kernel": False}, {"ep": 1}, host_s_per_operator=host_s)
+              for synced in (True, False)] for host_s in np.geomspace(1e-6, 1e-3, 13)]
+    later = np.array([waits.time_s[0] / ahead.time_s[0] for waits, ahead in steps])
+    assert (later >= 1).all()
+    assert later[0] == later[-1] == 1
+    assert later.max() > 1.01
+    dense = [_on_stack(0, {"synced_dispatch": synced}, {}, host_s_per_operator=1e-4).time_s[0]
+             for synced in (True, False)]
+    assert dense[0] == dense[1]
+
+
+@pytest.mark.parametrize(("when", "within", "across"), [("never", False, False), ("across_nodes", False, True)])
+def test_expert_traffic_hides_where_the_recipe_overlaps_it(when, within, across):
+    for ep, hides in ((8, within), (16, across)):
+        plain, overlapped = (_on_stack(16, {"overlap_expert": fact}, {"ep": ep}, tensor_overlap=1.0)
+                             .time_by_cause_s["expert_exposed"][0] for fact in ("with_tensor", when))
+        assert (overlapped < plain) == hides

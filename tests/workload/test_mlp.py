@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -80,3 +81,21 @@ def test_every_rank_of_a_replicated_batch_scores_every_token() -> None:
     found = operators_of(MIXTURE, tensor=8.0, expert=8.0, expert_tensor=1.0, sequences=1.0, tokens=1.0)
     assert found["moe.router"].m == 1
     assert found["moe.expert_up"].rows == 1 * 4 / 8
+
+
+def test_experts_without_fused_biases_pass_their_rows_op_by_op() -> None:
+    built = model(MIXTURE)
+    biased = replace(built, blocks=tuple(
+        replace(block, mlp=replace(block.mlp, bias=True)) for block in built.blocks if block.mlp is not None))
+
+    def apart(phase: Any, built: Any = biased, fused: bool = False) -> dict[str, Elementwise]:
+        return {operator.name: operator for operator in block_operators(
+            built, built.blocks[-1], shards(), phase=phase, fused_experts=fused) if isinstance(operator, Elementwise)}
+
+    rows = 2 * 64 * 4
+    limits, bias = apart("forward")["moe.activation_limits"], apart("forward")["moe.expert_bias"]
+    assert (limits.read_bytes, limits.write_bytes) == (4 * rows * 64 * 2, 4 * rows * 64 * 2)
+    assert (bias.read_bytes, bias.write_bytes) == (14 * rows * 128, 14 * rows * 128)
+    assert apart("backward")["moe.expert_bias"].read_bytes == 24 * rows * 128
+    for names in (apart("forward", fused=True), apart("forward", built=built)):
+        assert not {"moe.activation_limits", "moe.expert_bias"} & set(names)

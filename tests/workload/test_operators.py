@@ -276,3 +276,14 @@ def test_a_hybrid_has_a_mixer_and_attention() -> None:
     kinds = {named(block_operators(built, block, shards(), phase="forward"), "attention.core").linear
              for block in built.blocks}
     assert kinds == {True, False}
+
+
+def test_recompute_of_activations_and_of_up_projections() -> None:
+    latent, mixture = model(LATENT), model(MIXTURE)
+    forward = block_operators(latent, latent.blocks[-1], shards(), phase="forward")
+    names = {operator.name for operator in recomputed_operators(forward, "up_projections")}
+    assert names == {"attention.query", "attention.kv_up", "attention.rope", "attention.join"}
+    forward = block_operators(mixture, mixture.blocks[-1], shards(), phase="forward")
+    again = recomputed_operators(forward, "activations")
+    assert {operator.name for operator in again} >= {"norm.mlp", "moe.activation"}
+    assert all(isinstance(operator, Elementwise) for operator in again)

@@ -12,9 +12,25 @@ from typing import Any
 from serried.catalogue.entry import DATA, read_toml
 from serried.errors import BadInput
 
-__all__ = ["ASSUMPTIONS_FILE", "Assumptions", "SourceAssumption", "read_assumptions", "source_of"]
+__all__ = ["ASSUMPTIONS_FILE", "Assumptions", "RecipeVariant", "SourceAssumption", "read_assumptions", "source_of"]
 
 ASSUMPTIONS_FILE = DATA / "evidence" / "assumptions.toml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipeVariant:
+    """A recipe that a source names in its notes, and what it changes in the facts of the stack.
+
+    pipeline: only runs with one (True) or without (False); None = both.
+    """
+
+    note: str
+    facts: Mapping[str, object]
+    pipeline: bool | None = None
+
+    def speaks_of(self, notes: str, *, pipeline: bool) -> bool:
+        """Whether a row with these notes ran it."""
+        return self.note.casefold() in notes.casefold() and self.pipeline in (None, pipeline)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +43,10 @@ class SourceAssumption:
     recompute_words: what the source's words for recompute mean in the planner's. one_layer_chunks: a pipeline without a
     printed number of chunks has one layer in each. most_idle: one that would idle for more than this share of its work
     is taken to be interleaved in chunks of two layers (0 = never). adapter_mlp: low-rank adapters stand on the MLP too.
+    prediction_blocks: blocks that predict further tokens, where the recipe trains them whatever the row says.
     facts_of: facts of the stack that the source's recipe for a model changes, by the beginning of the model's name.
+    variants: recipes that the source tells apart in words (`note` in the notes of a row, and where `pipeline` stands
+    whether the run has one) and the facts of the stack that they change, in order.
     flop_count: how the source counts the FLOPs behind its TFLOP/s ("" = unknown, such rows are skipped).
     """
 
@@ -40,6 +59,8 @@ class SourceAssumption:
     recomputes: Mapping[str, str] = field(default_factory=dict)
     recompute_words: Mapping[str, str] = field(default_factory=dict)
     facts_of: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    variants: tuple[RecipeVariant, ...] = ()
+    prediction_blocks: Mapping[str, int] = field(default_factory=dict)
     dtype_of_chip: Mapping[str, str] = field(default_factory=dict)
     fabric_of_chip: Mapping[str, str] = field(default_factory=dict)
     recompute_choices: tuple[str, ...] = ("none", "selective", "mlp", "full")
@@ -90,6 +111,7 @@ def _source(table: Mapping[str, Any], path: Path) -> SourceAssumption:
     values = dict(table)
     for name in ("fill", "fsdp"):
         values[name] = {column: str(value) for column, value in values.get(name, {}).items()}
+    values["variants"] = tuple(RecipeVariant(**variant) for variant in values.get("variants", ()))
     if "recompute_choices" in values:
         values["recompute_choices"] = tuple(values["recompute_choices"])
     values["reason"] = re.sub(r"\s+", " ", values["reason"]).strip()

@@ -6,6 +6,7 @@ import functools
 import re
 from dataclasses import replace
 
+from serried.catalogue.entry import fold
 from serried.errors import SerriedError
 from serried.evidence.assumptions import Assumptions, SourceAssumption
 from serried.evidence.cells import Cells, Unusable
@@ -34,10 +35,8 @@ def model_of_row(cells: Cells, source: SourceAssumption, assumptions: Assumption
         model = _from_columns(cells, name)
     else:
         model = _from_catalogue(cells, assumptions.models.get(name, name), printed)
-    if re.search(r"\bw/ ?MTP\b", cells["notes"]):
-        model = replace(model, prediction_blocks=1)
-    elif model.prediction_blocks:
-        model = replace(model, prediction_blocks=0)
+    trained = next((count for start, count in source.prediction_blocks.items() if fold(printed).startswith(start)), 0)
+    model = replace(model, prediction_blocks=1 if re.search(r"\bw/ ?MTP\b", cells["notes"]) else trained)
     if not _ADAPTER.search(printed):
         return model
     return replace(model, adapter_rank=source.adapter_rank, adapter_mlp=source.adapter_mlp)

@@ -102,7 +102,7 @@ def _run(raw: Cells, source: SourceAssumption, assumptions: Assumptions, label: 
         **label, model=model, job=job, chip_count=chips, slices=_slices(cells, chips, layout),
         fabric=source.fabric_of_chip.get(raw["chip"], ""), layout=layout,
         recompute_choices=(str(layout["recompute"]),) if layout["recompute"] else source.recompute_choices,
-        stack_facts=_of_model(source.facts_of, raw["model"]) or {},
+        stack_facts=_facts(cells, source, raw["model"], pipeline=degrees["pp"] > 1),
         metric=metric_of_row(cells, source, model=model, sequence=sequence, batch=batch, chips=chips),
         memory_bytes=None if memory is None else memory * (2.0**30 if "GiB" in cells["notes"] else 1e9))
 
@@ -148,6 +148,15 @@ def _of_model(table: Mapping[str, Value], model: str) -> Value | None:
     """What a table by beginnings of model names says of this one."""
     name = fold(model)
     return next((value for start, value in table.items() if name.startswith(start)), None)
+
+
+def _facts(cells: Cells, source: SourceAssumption, model: str, *, pipeline: bool) -> dict[str, object]:
+    """What the source's recipe for the model, and the variant of it that the row names, change in the stack."""
+    facts = dict(_of_model(source.facts_of, model) or {})
+    for variant in source.variants:
+        if variant.speaks_of(cells["notes"], pipeline=pipeline):
+            facts |= variant.facts
+    return facts
 
 
 def _degrees(cells: Cells, chips: int) -> dict[str, int]:

@@ -151,7 +151,8 @@ class TrainingContest:
         count = len(next(iter(stack.values())))
         table = taken(kernel_table(self.job, end.machine, rows), np.zeros(count, dtype=np.intp))
         table = replace(table, overlap_data_L=np.where(stack["data_overlap"] >= 1.0, 1.0, table.overlap_data_L),
-                        overlap_tensor_L=np.where(stack["tensor_overlap"] >= 1.0, 1.0, table.overlap_tensor_L))
+                        overlap_tensor_L=np.where(stack["tensor_overlap"] >= 1.0, 1.0, table.overlap_tensor_L),
+                        overlap_expert_L=np.where(stack["tensor_overlap"] >= 1.0, 1.0, table.overlap_expert_L))
         return np.asarray(assemble(table, stack).time_s) * (end.machine.chip_count / self.chip_count)
 
     def formats(self, machine: Machine) -> tuple[str, ...]:

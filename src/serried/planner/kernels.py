@@ -6,7 +6,7 @@ R = piece, G = forward by what recompute can repeat (core, attention, mlp) and b
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
@@ -46,8 +46,10 @@ _INDEX = {name: position for position, name in enumerate(WORK)}
 #: Forward operators by the parts of a block that can be computed again; backward; what "selective" repeats.
 _CORE, _ATTENTION, _MLP, _BACKWARD, _AGAIN = range(5)
 _PARTS = {"attention": (_CORE, _ATTENTION), "mlp": (_MLP,), "full": (_CORE, _ATTENTION, _MLP), "none": ()}
-#: Host cost of a launch inside a compiled loop over experts, over that of an operator's own launch.
-_LOOPED_LAUNCH = 0.2
+#: Host cost of a product inside a compiled loop over experts, over that of an operator's own launch. Eight small
+#: products in such a loop take 0.27 ms, 33 us each (NVIDIA/TransformerEngine, pull request 3134, its table of the
+#: multi-stream loop), where an operator of module code takes 55 us.
+_LOOPED_LAUNCH = 0.6
 _WIDE_FORMATS = ("bf16", "fp16", "tf32", "fp32")
 
 
@@ -59,6 +61,11 @@ class KernelTimes:
     work_RGCS: Floats
     selective_RCS: Floats
     weight_gemm_s_RS: Floats
+
+    def behind_sync(self, model: Model) -> Floats:
+        """Of the forward of a mixture of experts what stands behind the read of its counts: [R, C, S]; else 0."""
+        mixtures = [block.mlp is not None and block.mlp.experts > 0 for block in model_runs(model)] + [False, False]
+        return np.where(np.array(mixtures)[:, None, None], self.work_RGCS[:, _MLP], 0.0)
 
     def phases(self, recompute: int) -> Floats:
         """Forward, backward and recompute under one choice of RECOMPUTE: [R, P, C, S]. Ends are never recomputed."""
@@ -82,7 +89,8 @@ def shards_of(job: Training, points: Layouts) -> Shards:
 def kernel_times(job: Training, machine: Machine, points: Layouts) -> KernelTimes:
     """Times of every piece at the shape points. Depends on the facts of the stack's recipe, never on its parameters."""
     model, shards = job.model, shards_of(job, points)
-    fused = bool(machine.stack.facts.get("fused_attention", True))
+    facts = machine.stack.facts
+    fused = {name: bool(facts.get(name, True)) for name in ("fused_attention", "fused_experts")}
     again = selective_recompute(machine)
     runs = model_runs(model)
     clock = _Clock(machine=machine, points=points, work=np.zeros((len(runs) + 2, 5, len(WORK), len(points))),
@@ -135,15 +143,16 @@ class KernelBook:
 
 def selective_recompute(machine: Machine) -> str:
     """What the stack's recipe means by "selective", as the workload calls it."""
-    return "operators" if machine.stack.facts.get("selective", "core") == "operators" else "selective"
+    meant = str(machine.stack.facts.get("selective", "core"))
+    return "selective" if meant == "core" else meant
 
 
 def _operators(model: Model, block: Block, index: int, shards: Shards, phase: Literal["forward", "backward"],
-               fused_attention: bool) -> tuple[Operator, ...]:
+               fused: Mapping[str, bool]) -> tuple[Operator, ...]:
     """Of one block of a run; the run behind the model's own ones is that of the prediction blocks."""
     if index < len(model.blocks):
-        return block_operators(model, block, shards, phase=phase, fused_attention=fused_attention)
-    return prediction_operators(model, shards, phase=phase, fused_attention=fused_attention)
+        return block_operators(model, block, shards, phase=phase, **fused)
+    return prediction_operators(model, shards, phase=phase, **fused)
 
 
 def _with_fused_loss(operators: tuple[Operator, ...], model: Model, shards: Shards, *,

@@ -36,14 +36,16 @@ def stage_counts(model: Model, pp: Ints, virtual_stages: Ints) -> tuple[Floats, 
     """(count_KRL, total_R): pieces on the first, a middle and the last stage, and in the whole model.
 
     Blocks that do not divide are taken from the ends, where embedding and head stand: a middle stage is the fullest.
+    Where blocks predict further tokens, each with a head of its own, they are all taken from the last stage.
     """
     layers = model.layer_count
     chunks = pp * virtual_stages
     middle = virtual_stages * -(-layers // chunks)
     rest = layers - np.maximum(pp - 2, 0) * middle
     even = np.maximum(layers // pp, 1)
-    first = np.where(pp == 1, layers, np.where(rest >= 2, rest - rest // 2, even))
-    last = np.where(pp == 1, 0, np.where(rest >= 2, rest // 2, even))
+    at_first = np.minimum(middle, rest - 1) if model.prediction_blocks else rest - rest // 2
+    first = np.where(pp == 1, layers, np.where(rest >= 2, at_first, even))
+    last = np.where(pp == 1, 0, np.where(rest >= 2, rest - at_first, even))
     layers_KL = np.stack([first, np.where(pp > 2, middle, 0), last]).astype(np.float64)
     count_KRL = np.zeros((3, len(model_runs(model)) + 2, len(pp)))
     leading = _leading_blocks(model)

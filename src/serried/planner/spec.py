@@ -119,7 +119,8 @@ class StepTable:
 
     A piece (R) is one block of a run of equal blocks, the embedding, or the head; axes: R = piece, P = forward,
     backward, recompute; C = WORK; K = STAGES.
-    work_RPCL: one micro-batch through one piece. weight_gemm_s_RL: the part of backward that is weight gradients.
+    work_RPCL: one micro-batch through one piece. behind_RCL: of its forward what the host cannot launch ahead, because
+    it reads the counts of the experts first. weight_gemm_s_RL: the part of backward that is weight gradients.
     gather_s_RL, reduce_s_RL: parameter gather (each of forward and backward) and gradient reduction of one piece for
     every micro-batch, with states sharded so far; once_*_s_L: those of a whole stage, once a step.
     count_KRL: pieces on a stage of each kind; total_RL: in the model. send_s_L: one boundary, one micro-batch.
@@ -127,6 +128,7 @@ class StepTable:
     """
 
     work_RPCL: Floats
+    behind_RCL: Floats
     weight_gemm_s_RL: Floats
     gather_s_RL: Floats
     backward_gather_s_RL: Floats
@@ -143,6 +145,7 @@ class StepTable:
     schedule_L: Ints
     overlap_data_L: Floats
     overlap_tensor_L: Floats
+    overlap_expert_L: Floats
     overlap_pipeline_L: Floats
     stolen_L: Floats
     node_doublings_L: Floats

@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
+from numpy.typing import NDArray
 
 from serried.economics import chip_usd_per_s, energy_j
 from serried.fabric import stolen_shares
-from serried.planner.kernels import KERNEL_KEYS, KernelBook, kernel_times
+from serried.planner.kernels import KERNEL_KEYS, KernelBook, KernelTimes, kernel_times
 from serried.planner.legality import refuse_illegal
 from serried.planner.memory import MemoryEstimate, estimate_memory
 from serried.planner.pieces import Points, micro_batch_count, stage_counts
@@ -82,6 +83,7 @@ def kernel_table(job: Training, machine: Machine, layouts: Layouts, *, book: Ker
     micro_batches = micro_batch_count(layouts, machine.chip_count, job.global_batch_sequences)
     return StepTable(
         work_RPCL=phases[..., shapes.where, layouts.recompute],
+        behind_RCL=_behind_RCL(timed, job, machine, shapes.where),
         weight_gemm_s_RL=timed.weight_gemm_s_RS[:, shapes.where],
         gather_s_RL=wires.gather_s_RL, backward_gather_s_RL=wires.backward_gather_s_RL, reduce_s_RL=wires.reduce_s_RL,
         once_reduce_s_L=wires.once_reduce_s_L, once_gather_s_L=wires.once_gather_s_L,
@@ -90,9 +92,24 @@ def kernel_table(job: Training, machine: Machine, layouts: Layouts, *, book: Ker
         virtual_stages_L=layouts.virtual_stages.astype(np.float64), micro_batches_L=micro_batches.astype(np.float64),
         schedule_L=layouts.schedule, overlap_data_L=layouts.overlap_data.astype(np.float64),
         overlap_tensor_L=layouts.overlap_tensor.astype(np.float64),
+        overlap_expert_L=_overlap_expert_L(machine, layouts),
         overlap_pipeline_L=ones * bool(facts.get("overlap_pipeline", False)) * (layouts.virtual_stages > 1),
         stolen_L=ones * stolen_shares(machine.fabric)[0],
         node_doublings_L=ones * np.log2(max(nodes, 1.0)))
+
+
+def _behind_RCL(timed: KernelTimes, job: Training, machine: Machine, where: NDArray[np.intp]) -> Floats:
+    if not machine.stack.facts.get("synced_dispatch", False):
+        return np.zeros((timed.work_RGCS.shape[0], len(WORK), len(where)))
+    return timed.behind_sync(job.model)[..., where]
+
+
+def _overlap_expert_L(machine: Machine, layouts: Layouts) -> Floats:
+    """Whether the recipe runs expert traffic beside compute: see STACK_FACTS."""
+    when = machine.stack.facts.get("overlap_expert", "with_tensor")
+    if when == "across_nodes":
+        return (layouts.ep * layouts.expert_tp > machine.fabric.node_size).astype(np.float64)
+    return layouts.overlap_tensor.astype(np.float64) * (when == "with_tensor")
 
 
 def _stage_counts(job: Training, layouts: Layouts) -> tuple[Floats, Floats]:
@@ -107,7 +124,8 @@ def concatenate_tables(tables: Sequence[StepTable]) -> StepTable:
     joined = {}
     for column in fields(StepTable):
         parts = [getattr(table, column.name) for table in tables]
-        axis = {"work_RPCL": 0, "count_KRL": 1}.get(column.name, 0 if column.name.endswith("_RL") else None)
+        first = column.name.endswith(("_RL", "_RPCL", "_RCL"))
+        axis = {"count_KRL": 1}.get(column.name, 0 if first else None)
         if axis is not None:
             parts = [np.concatenate([part, np.zeros((*part.shape[:axis], pieces - part.shape[axis],
                                                      *part.shape[axis + 1:]))], axis=axis) for part in parts]
@@ -172,7 +190,8 @@ def _piece(table: StepTable, piece: int, stack: StackValues) -> _Seen:
     exposed = _exposed_PL(work_PCL, gemm + attention, table, stack)
     device = compute + exposed["tensor_exposed"] + exposed["context_exposed"] + exposed["expert_exposed"]
     launches = work_PCL[:, _WORK["kernels"]] + np.minimum(unfused, 1.0) * work_PCL[:, _WORK["fusible_kernels"]]
-    host_forward = np.maximum(launches[0] * stack["host_s_per_operator"] - device[0], 0.0)
+    host_forward = np.maximum(launches[0] * stack["host_s_per_operator"] - device[0],
+                              _late_s(table.behind_RCL[piece], exposed["expert_exposed"][0], stack))
     host_backward = np.maximum((launches[1] + launches[2]) * stack["host_s_per_operator"] - device[1] - device[2], 0.0)
     forward = device[0] + host_forward
     backward = device[1] + device[2] + host_backward
@@ -185,6 +204,17 @@ def _piece(table: StepTable, piece: int, stack: StackValues) -> _Seen:
               **{cause: column.sum(axis=0) for cause, column in exposed.items()}}
     return _Seen(forward_s=forward + data_forward, backward_s=backward + data_backward, causes=causes,
                  weight_s=table.weight_gemm_s_RL[piece] / stack["gemm_rate_ratio"])
+
+
+def _late_s(behind_CL: Floats, expert_exposed_s: Floats, stack: StackValues) -> Floats:
+    """How much later than the device the host is through with the experts, if it could only begin with them when the
+    device had counted their rows. What follows them cannot make up for it: the host launches that behind them.
+    """
+    unfused = stack["unfused_fraction"]
+    device_s = (behind_CL[_WORK["gemm"]] / stack["gemm_rate_ratio"] + behind_CL[_WORK["memory"]]
+                + unfused * behind_CL[_WORK["fusible"]] + expert_exposed_s)
+    launches = behind_CL[_WORK["kernels"]] + np.minimum(unfused, 1.0) * behind_CL[_WORK["fusible_kernels"]]
+    return np.asarray(np.maximum(launches * stack["host_s_per_operator"] - device_s, 0.0))
 
 
 def _exposed_PL(work_PCL: Floats, beside_PL: Floats, table: StepTable, stack: StackValues) -> dict[str, Floats]:
@@ -200,7 +230,7 @@ def _exposed_PL(work_PCL: Floats, beside_PL: Floats, table: StepTable, stack: St
     expert = work_PCL[:, _WORK["expert"]] / rate
     share = stack["tensor_overlap"]
     wanted = {"tensor_exposed": share * (beside + table.overlap_tensor_L * waiting), "context_exposed": share * context,
-              "expert_exposed": share * table.overlap_tensor_L * expert}
+              "expert_exposed": share * table.overlap_expert_L * expert}
     asked = wanted["tensor_exposed"] + wanted["context_exposed"] + wanted["expert_exposed"]
     granted = np.minimum(1.0, beside_PL / np.maximum(asked, 1e-30)) * (1.0 - table.stolen_L)
     traffic = {"tensor_exposed": beside + waiting, "context_exposed": context, "expert_exposed": expert}

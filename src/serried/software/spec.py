@@ -55,9 +55,14 @@ STACK_PARAMETERS: Mapping[str, StackParameter] = {
 #: What a recipe does, with the value that holds where a stack file is silent. Facts are read in documentation and
 #: source, never fitted. *_bytes: per parameter. sharding: the recipe's default (0 to 3) when a run prints none.
 #: selective: what recompute "selective" means there: "core" repeats the attention core, "operators" all but attention
-#: and every second product; fused_loss: one kernel from logits to gradient.
+#: and every second product, "activations" norms and what stands between two products, "up_projections" those out of
+#: latents; fused_loss: one kernel from logits to gradient.
 #: expert_dispatch: "plain" sends a row for every expert, "once_per_node" one to every node that holds some of them,
 #: where it is copied on. reduce_each_micro_batch, gather_in_backward: with gradients or weights sharded.
+#: overlap_expert: when expert traffic runs beside compute: "with_tensor" = where the layout overlaps tensor traffic,
+#: "across_nodes" = where a group of experts spans nodes, "never". synced_dispatch: the host reads how many rows each
+#: expert gets before it launches them, so it cannot run ahead. fused_experts: biases behind the experts and limits of
+#: their activation are part of a kernel, not operators of their own.
 #: fused_attention: scores never leave the chip; grouped_kernel: the products of all experts are one launch, not one
 #: each; captured: launches are replayed from a graph, the host does not wait;
 #: overlap_*: the recipe runs the traffic of that axis beside compute. scattered_sends: between stages each tensor rank
@@ -70,6 +75,7 @@ STACK_FACTS: Mapping[str, object] = {
     "overlap_data": True, "overlap_tensor": False, "overlap_pipeline": False,
     "weight_bytes": 2.0, "gradient_bytes": 4.0, "optimizer_bytes": 12.0, "reduce_bytes": 4.0,
     "selective": "core", "fused_loss": True, "scattered_sends": True, "expert_dispatch": "plain",
+    "overlap_expert": "with_tensor", "synced_dispatch": False, "fused_experts": True,
     "reduce_each_micro_batch": True, "gather_in_backward": True,
     "reserved_bytes": 2.0e9, "fragmentation": 0.03, "notes": "",
 }

@@ -11,10 +11,13 @@ from serried.workload.spec import Elementwise, Floats, GroupedGemm, MlpSpec, Mod
 __all__ = ["expert_rows", "expert_tensor", "mlp_operators"]
 
 
-def mlp_operators(model: Model, spec: MlpSpec, region: Region) -> list[Operator]:
-    """Operators from the norm before the MLP to the residual sum after it (norms and sums are the block's)."""
+def mlp_operators(model: Model, spec: MlpSpec, region: Region, *, fused_experts: bool = True) -> list[Operator]:
+    """Operators from the norm before the MLP to the residual sum after it (norms and sums are the block's).
+
+    fused_experts=False: what a mixture with biases does beside the products and the activation runs op by op.
+    """
     if spec.experts:
-        return _mixture(model, spec, region)
+        return _mixture(model, spec, region, by_operator=spec.bias and not fused_experts)
     rows = region.inner_tokens
     return _dense("mlp", model, spec, spec.width, rows, region) + tensor_exchange("mlp", model, region, entry="mlp.up")
 
@@ -53,7 +56,7 @@ def expert_rows(spec: MlpSpec, region: Region) -> Floats:
     return region.inner_tokens * spec.experts_per_token * expert_tensor(region) / region.shards.tensor
 
 
-def _mixture(model: Model, spec: MlpSpec, region: Region) -> list[Operator]:
+def _mixture(model: Model, spec: MlpSpec, region: Region, *, by_operator: bool) -> list[Operator]:
     shards = region.shards
     cut = expert_tensor(region)
     inner_width = spec.latent_width or model.hidden
@@ -69,8 +72,12 @@ def _mixture(model: Model, spec: MlpSpec, region: Region) -> list[Operator]:
     found += _dispatch("dispatch", sent_rows, rows, inner_width, cut, region, forward=True)
     groups = floats(spec.experts / shards.expert)
     found += grouped("moe.expert_up", groups, rows, spec.width * (2 if spec.gated else 1) / cut, inner_width, region)
+    if by_operator and spec.gated:
+        found.append(_limits(rows * spec.width / cut, region))
     found.append(activation("moe.activation", rows * spec.width / cut, spec, region))
     found += grouped("moe.expert_down", groups, rows, floats(inner_width), spec.width / cut, region)
+    if by_operator:
+        found.append(_late_bias(rows * inner_width, region))
     found += _dispatch("combine", sent_rows, rows, inner_width, cut, region, forward=False)
     found.append(_permute("moe.unpermute", tokens, sent_rows, inner_width, region, gathers=True))
     if spec.latent_width:
@@ -82,6 +89,30 @@ def _mixture(model: Model, spec: MlpSpec, region: Region) -> list[Operator]:
     if spec.shared_width:
         found += _shared(model, spec, region)
     return found
+
+
+def _limits(elements: Floats, region: Region) -> Elementwise:
+    """Gate and value of a gated activation are limited one by one and joined again, before the activation.
+
+    Forward: two limits (read 1, write 1 each), one join (reads 2, writes 2). Backward: two limits read the gradient and
+    their input, and the two gradients are joined.
+    """
+    once = elements * region.element_bytes
+    reads, writes = (6, 4) if region.backward else (4, 4)
+    return Elementwise(name="moe.activation_limits", read_bytes=reads * once, write_bytes=writes * once, fusible=False,
+                       kernels=3)
+
+
+def _late_bias(elements: Floats, region: Region) -> Elementwise:
+    """The bias behind the last product, weighed like the rows it joins, expert by expert, in the weights' 32 bits.
+
+    Forward: bias times weight (writes 4), sum (reads 2 + 4, writes 4), join of the experts (4, 4), cast (4, 2).
+    Backward: cast (2, 4), gradient of the rows (4, 2) and its join (2, 2), gradients of weight and bias, each a product
+    (4, 4) that is summed up (4). Bytes an element.
+    """
+    reads, writes = (24.0, 16.0) if region.backward else (14.0, 14.0)
+    return Elementwise(name="moe.expert_bias", read_bytes=floats(elements * reads),
+                       write_bytes=floats(elements * writes), fusible=False, kernels=8 if region.backward else 4)
 
 
 def _routing(model: Model, spec: MlpSpec, tokens: Floats, region: Region) -> list[Operator]:

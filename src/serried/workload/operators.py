@@ -25,17 +25,20 @@ RECOMPUTED: dict[str, tuple[str, ...]] = {
     "mlp": ("norm.mlp", "mlp.", "moe."),
     "attention": ("norm.attention", "attention."),
     "full": ("",),
+    "activations": ("norm.", "mlp.activ", "moe.activ", "moe.shared.activ"),
+    "up_projections": ("attention.query_key_value", "attention.kv_up", "attention.rope", "attention.join"),
 }
 
 
 def block_operators(model: Model, block: Block, shards: Shards, *, phase: Literal["forward", "backward"],
                     element_bytes: float = 2.0, decode: bool = False, serving: bool = False,
-                    fused_attention: bool = True) -> tuple[Operator, ...]:
+                    fused_attention: bool = True, fused_experts: bool = True) -> tuple[Operator, ...]:
     """Operators of ONE block for ONE micro-batch (or one step of serving) on one chip.
 
     element_bytes: of activations between operators. decode: new tokens against a cache (the latent form of MLA);
     serving: the keys and values of a prefill are written to a cache too. fused_attention=False: attention through a
-    score matrix in memory, with dropout, as training software did before 2023.
+    score matrix in memory, with dropout, as training software did before 2023. fused_experts=False: biases behind the
+    experts, and limits of the activation between their products, run op by op over all rows.
     Backward is the data and the weight gradients; what is recomputed comes from `recomputed_operators`.
     """
     region = region_of(shards, phase=phase, element_bytes=element_bytes, adapter_rank=model.adapter_rank,
@@ -48,20 +51,21 @@ def block_operators(model: Model, block: Block, shards: Shards, *, phase: Litera
             found += attention_operators(model, block.attention, region, decode=decode, serving=serving or decode,
                                          fused_attention=fused_attention)
         elif block.mlp is not None:
-            found += mlp_operators(model, block.mlp, region)
+            found += mlp_operators(model, block.mlp, region, fused_experts=fused_experts)
         found.append(_residual(part, model, region))
     return tuple(found)
 
 
 def prediction_operators(model: Model, shards: Shards, *, phase: Literal["forward", "backward"],
-                         element_bytes: float = 2.0, fused_attention: bool = True) -> tuple[Operator, ...]:
+                         element_bytes: float = 2.0, fused_attention: bool = True,
+                         fused_experts: bool = True) -> tuple[Operator, ...]:
     """Operators of ONE multi-token-prediction block without its head: two norms, the product that joins the hidden
     state with the embedding of the next token, and a block like the last one (DeepSeek-V3, section 2.2)."""
     region = region_of(shards, phase=phase, element_bytes=element_bytes, adapter_rank=model.adapter_rank, decode=False)
     joined = linear("prediction.join", region.resting_tokens, model.hidden, 2 * model.hidden, region)
     return (*_norms("prediction", 2.0, model, region), *joined,
             *block_operators(model, model.blocks[-1], shards, phase=phase, element_bytes=element_bytes,
-                             fused_attention=fused_attention))
+                             fused_attention=fused_attention, fused_experts=fused_experts))
 
 
 def recomputed_operators(operators: tuple[Operator, ...], recompute: str) -> tuple[Operator, ...]:
@@ -70,7 +74,11 @@ def recomputed_operators(operators: tuple[Operator, ...], recompute: str) -> tup
     if recompute == "operators":
         return _alternate(operators)
     beginnings = RECOMPUTED[recompute]
-    return tuple(operator for operator in operators if operator.name.startswith(beginnings)) if beginnings else ()
+    if not beginnings:
+        return ()
+    alone = "attention.query" if recompute == "up_projections" else None
+    return tuple(operator for operator in operators
+                 if operator.name == alone or operator.name.startswith(beginnings))
 
 
 def _alternate(operators: tuple[Operator, ...]) -> tuple[Operator, ...]:

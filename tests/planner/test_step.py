@@ -18,11 +18,11 @@ from serried.planner import (
     layout_space,
     layouts_of,
 )
-from serried.planner.kernels import KernelBook, kernel_times, once_per_node_s
+from serried.planner.kernels import KernelBook, kernel_times, nodes_per_token, once_per_node_s
 from serried.planner.space import layout_chunks
 from serried.planner.spec import WORK
 from serried.software import STACK_FACTS, STACK_PARAMETERS, perfect_stack, read_stack
-from serried.workload import model_flop
+from serried.workload import MlpSpec, model_flop
 from tests.planner.cases import job, machine
 
 PERFECT = {name: spec.perfect for name, spec in STACK_PARAMETERS.items()}
@@ -136,14 +136,29 @@ def test_a_batch_twice_as_large_takes_less_than_twice_as_long():
     assert one < two < 2 * one
 
 
+EIGHT_OF_256 = MlpSpec(width=2048, gated=True, experts=256, experts_per_token=8)
+
+
+def test_groups_of_experts_bound_the_nodes_that_a_token_needs():
+    """Chances by hand: 8 groups, of which a token takes 4."""
+    grouped = dataclasses.replace(EIGHT_OF_256, route_groups=8, groups_per_token=4)
+    assert nodes_per_token(8.0, EIGHT_OF_256) == pytest.approx(8 * (1 - (7 / 8) ** 8))
+    assert nodes_per_token(8.0, grouped) == pytest.approx(4 * (1 - 0.75 ** 8))
+    # two groups a node: none chosen 15 of 70, one 40 of 70, both 15 of 70
+    missed = (15 + 40 * 0.75 ** 8 + 15 * 0.5 ** 8) / 70
+    assert nodes_per_token(4.0, grouped) == pytest.approx(4 * (1 - missed))
+    assert nodes_per_token(16.0, grouped) == pytest.approx(8 * (1 - (7 / 8) ** 8))
+    assert nodes_per_token(1.0, grouped) == pytest.approx(1.0)
+
+
 def test_a_token_sent_once_a_node_travels_less():
     fabric = machine("h100:64").fabric
     payload, degree, stride = np.array([4e8]), np.array([32.0]), np.array([1.0])
     plain = collective_time_s("all_to_all", payload, degree, stride, fabric=fabric)
-    once = once_per_node_s(payload, degree, stride, 8, fabric=fabric)
+    once = once_per_node_s(payload, degree, stride, EIGHT_OF_256, fabric=fabric)
     # 4 nodes, 8 experts: 4 (1 - 0.75^8) = 3.6 copies instead of 8
     assert once[0] / plain[0] == pytest.approx(3.6 / 8, rel=0.25)
-    inside = once_per_node_s(payload, np.array([8.0]), stride, 8, fabric=fabric)
+    inside = once_per_node_s(payload, np.array([8.0]), stride, EIGHT_OF_256, fabric=fabric)
     assert inside == pytest.approx(collective_time_s("all_to_all", payload, np.array([8.0]), stride, fabric=fabric))
 
 

@@ -6,6 +6,7 @@ R = piece, G = forward by what recompute can repeat (core, attention, mlp) and b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Literal
@@ -32,13 +33,15 @@ from serried.workload.spec import (
     Floats,
     Gemm,
     GroupedGemm,
+    MlpSpec,
     Model,
     Operator,
     Shards,
     Training,
 )
 
-__all__ = ["KERNEL_KEYS", "KernelBook", "KernelTimes", "kernel_times", "selective_recompute", "shards_of"]
+__all__ = ["KERNEL_KEYS", "KernelBook", "KernelTimes", "kernel_times", "nodes_per_token",
+           "selective_recompute", "shards_of"]
 
 #: Columns of a layout that its kernels depend on.
 KERNEL_KEYS = ("tp", "cp", "ep", "expert_tp", "micro_batch", "sequence_parallel", "number_format")
@@ -97,10 +100,9 @@ def kernel_times(job: Training, machine: Machine, points: Layouts) -> KernelTime
                    weight_gemm=np.zeros((len(runs) + 2, len(points))))
     for index, block in enumerate(runs):
         forward, backward = (_operators(model, block, index, shards, phase, fused) for phase in ("forward", "backward"))
-        routes = block.mlp.experts_per_token if block.mlp else 0
-        clock.add_all(index, forward, routes=routes)
-        clock.add_all(index, backward, part=_BACKWARD, routes=routes)
-        clock.add_all(index, recomputed_operators(forward, again), part=_AGAIN, routes=routes)
+        clock.add_all(index, forward, mlp=block.mlp)
+        clock.add_all(index, backward, part=_BACKWARD, mlp=block.mlp)
+        clock.add_all(index, recomputed_operators(forward, again), part=_AGAIN, mlp=block.mlp)
     fused_loss = bool(machine.stack.facts.get("fused_loss", True))
     for index, ends in ((-2, embedding_operators), (-1, head_operators)):
         forward, backward = (ends(model, shards, phase=phase) for phase in ("forward", "backward"))
@@ -180,14 +182,15 @@ class _Clock:
     work: Floats
     weight_gemm: Floats
 
-    def add_all(self, piece: int, operators: Iterable[Operator], *, part: int | None = None, routes: int = 0) -> None:
+    def add_all(self, piece: int, operators: Iterable[Operator], *, part: int | None = None,
+                mlp: MlpSpec | None = None) -> None:
         """Add to `part`, or each forward operator to the part of the block that it belongs to.
 
-        routes: experts that a token is sent to."""
+        mlp: how the block routes a token to its experts."""
         for operator in operators:
             column = self.work[piece, _part_of(operator.name) if part is None else part]
             if isinstance(operator, Exchange):
-                self._exchange(operator, column, routes)
+                self._exchange(operator, column, mlp)
             else:
                 self._kernel(piece, operator, column, forward=part != _BACKWARD)
 
@@ -265,7 +268,7 @@ class _Clock:
             column[_INDEX["fusible_kernels" if forward else "kernels"], chosen] += (
                 self._launches(operator, each=1.0)[chosen])
 
-    def _exchange(self, operator: Exchange, column: Floats, routes: int) -> None:
+    def _exchange(self, operator: Exchange, column: Floats, mlp: MlpSpec | None) -> None:
         points = self.points
         degree, stride = {
             "tensor": (points.tp, np.ones_like(points.tp)), "context": (points.cp, points.tp),
@@ -273,8 +276,9 @@ class _Clock:
         payload = np.broadcast_to(operator.payload_bytes, len(points))
         asked = [payload, np.asarray(degree, dtype=np.float64), np.asarray(stride, dtype=np.float64)]
         (payloads, degrees, strides), where = distinct_values(asked)
-        if operator.axis == "expert" and self.machine.stack.facts.get("expert_dispatch", "plain") == "once_per_node":
-            asked_s = once_per_node_s(payloads, degrees, strides, routes, fabric=self.machine.fabric)
+        dispatch = self.machine.stack.facts.get("expert_dispatch", "plain")
+        if mlp is not None and operator.axis == "expert" and dispatch == "once_per_node":
+            asked_s = once_per_node_s(payloads, degrees, strides, mlp, fabric=self.machine.fabric)
         else:
             asked_s = collective_time_s(operator.operation, payloads, degrees, strides, fabric=self.machine.fabric)
         time_s = asked_s[where]
@@ -284,20 +288,40 @@ class _Clock:
         column[_INDEX["kernels"]] += np.where(moves, operator_kernel_count(operator), 0.0)
 
 
-def once_per_node_s(payload_bytes: Floats, degree: Floats, stride: Floats, routes: int, *, fabric: Fabric) -> Floats:
+def once_per_node_s(payload_bytes: Floats, degree: Floats, stride: Floats, mlp: MlpSpec, *, fabric: Fabric) -> Floats:
     """An expert exchange that sends a token once to every node which holds some of its experts, where it is copied on.
 
-    With `routes` experts evenly over N nodes a token needs N (1 - (1 - 1/N)^routes) of them. Both ways run at once, so
-    that the slower one counts. Inside one node nothing changes.
+    Both ways run at once, so that the slower one counts. Inside one node nothing changes.
     """
     node = float(max(fabric.node_size, 1))
     inside = np.clip(np.floor(node / stride), 1.0, degree)
     nodes = np.maximum(degree / inside, 1.0)
-    share = nodes * (1.0 - (1.0 - 1.0 / nodes) ** max(routes, 1)) / max(routes, 1)
+    counts, where = np.unique(nodes, return_inverse=True)
+    share = np.array([nodes_per_token(count, mlp) for count in counts])[where] / max(mlp.experts_per_token, 1)
     between_s = collective_time_s("all_to_all", payload_bytes * np.minimum(share, 1.0), np.round(nodes),
                                   stride * inside, fabric=fabric)
     inside_s = collective_time_s("all_to_all", payload_bytes, inside, stride, fabric=fabric)
     return np.asarray(np.maximum(np.where(nodes > 1, between_s, 0.0), inside_s))
+
+
+def nodes_per_token(nodes: float, mlp: MlpSpec) -> float:
+    """How many of `nodes` nodes, over which the experts stand in order, a token needs on average.
+
+    k experts evenly over N nodes: N (1 - (1 - 1/N)^k). Where they come from L of G groups (DeepSeek-V3, section 2.1.2),
+    a node holds j chosen groups of its G/N with hypergeometric chance, and is missed with (1 - j/L)^k; a group that is
+    wider than a node is a node's with chance L/G, and then missed with (1 - 1/(L N/G))^k.
+    """
+    routes, groups = max(mlp.experts_per_token, 1), max(mlp.route_groups, 1)
+    chosen = min(max(mlp.groups_per_token, 1), groups)
+    if chosen == groups or (nodes < groups and groups % nodes):
+        return float(nodes * (1.0 - (1.0 - 1.0 / nodes) ** routes))
+    if nodes >= groups:
+        reached = nodes * chosen / groups
+        return float(reached * (1.0 - (1.0 - 1.0 / reached) ** routes))
+    mine = int(groups // nodes)
+    missed = sum(math.comb(mine, j) * math.comb(groups - mine, chosen - j) * (1.0 - j / chosen) ** routes
+                 for j in range(min(mine, chosen) + 1)) / math.comb(groups, chosen)
+    return float(nodes * (1.0 - missed))
 
 
 #: Fields of an operator that are arrays over S.

@@ -18,6 +18,7 @@ STANDARD: Mapping[str, str] = {
     "kv_heads": "num_key_value_heads", "head_dim": "head_dim", "width": "intermediate_size", "vocab": "vocab_size",
     "positions": "max_position_embeddings", "tied": "tie_word_embeddings", "window": "sliding_window",
     "attention_bias": "attention_bias", "mlp_bias": "mlp_bias",
+    "route_groups": "n_group", "groups_per_token": "topk_group",
     "experts": "num_experts", "experts_per_token": "num_experts_per_tok", "expert_width": "moe_intermediate_size",
     "shared_experts": "n_shared_experts", "shared_width": "shared_expert_intermediate_size",
     "dense_layers": "first_k_dense_replace", "expert_step": "decoder_sparse_step", "dense_list": "mlp_only_layers",

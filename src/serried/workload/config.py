@@ -272,7 +272,9 @@ def _expert_mlp(keys: _Keys) -> MlpSpec:
                    experts=keys.count("experts"), experts_per_token=keys.count("experts_per_token"),
                    shared_width=shared, shared_gate=architecture.shared_gate and shared > 0,
                    latent_width=keys.count("latent_width", default=0, least=0),
-                   router_bias="router" in architecture.bias)
+                   router_bias="router" in architecture.bias,
+                   route_groups=keys.count("route_groups", default=1), groups_per_token=keys.count(
+                       "groups_per_token", default=1))
 
 
 def _catalogue_model(name_or_path: str) -> Model:

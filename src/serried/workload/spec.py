@@ -70,6 +70,8 @@ class MlpSpec:
     shared_width: inner width of the shared expert(s) together, 0 = none.
     shared_gate: the shared expert's output is weighed by a gate of its own.
     latent_width: width the experts work in when it is not the hidden width (0 = hidden).
+    route_groups, groups_per_token: experts stand in groups, and a token takes its experts from so many of them (1 = no
+    groups).
     """
 
     width: int
@@ -81,6 +83,8 @@ class MlpSpec:
     shared_gate: bool = False
     router_bias: bool = False
     latent_width: int = 0
+    route_groups: int = 1
+    groups_per_token: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

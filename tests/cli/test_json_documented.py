@@ -35,7 +35,7 @@ def test_every_key_is_documented(schema, capsys):
 
 
 def test_an_error_is_documented_too(capsys):
-    assert main("gap nosuchmodel --fleet h20:1 --rival h100:1 --serve 64/16@2 --json".split()) == 2
+    assert main(["gap", "nosuchmodel", "--fleet", "h20:1", "--rival", "h100:1", "--serve", "64/16@2", "--json"]) == 2
     answer = json.loads(capsys.readouterr().out)
     assert answer["schema"] == "serried/error/1"
     assert set(answer) - COMMON <= _documented()["serried/error/1"]

@@ -3,8 +3,8 @@
     python -m serried.calibration.spreads   # rewrites data/evidence/spreads.toml, deterministically
 
 Kernels, collectives and peak memory: residuals of the calibrate cases. Training: residuals of each run under its stack
-fitted without the run's own fold. An area whose cases are all unseen (serving) has no calibrate residuals and keeps what an
-unmeasured area gets.
+fitted without the run's own fold. An area whose cases are all unseen (serving) has no calibrate residuals and keeps
+what an unmeasured area gets.
 """
 
 from __future__ import annotations

@@ -84,7 +84,8 @@ def evaluate_with_memory(frame: pl.DataFrame, *, stack_of: StackOf | None = None
 def _memory_results(found: Sequence[tuple[Run, Prediction]]) -> CaseResults:
     """Peak memory in GB. Nothing is fitted on memory but the width of its interval, on calibrate rows."""
     return CaseResults(
-        area="memory", ids=[run.id for run, _ in found], units=["GB"] * len(found), split=[run.split for run, _ in found],
+        area="memory", ids=[run.id for run, _ in found], units=["GB"] * len(found),
+        split=[run.split for run, _ in found],
         predicted=np.array([said.memory_bytes / 1e9 for _, said in found]),
         measured=np.array([(run.memory_bytes or np.nan) / 1e9 for run, _ in found]),
         evidence_class=[said.evidence_class for _, said in found], skipped=[said.skipped for _, said in found],

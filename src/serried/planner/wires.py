@@ -39,7 +39,8 @@ class WireTimes:
 def wire_times(job: Training, machine: Machine, layouts: Layouts) -> WireTimes:
     """Gradient reduction, parameter gathers and the optimizer step of each layout.
 
-    The first stage counts: its backward ends last, and every stage waits for the norm of all gradients.
+    The first stage counts: its backward ends last, and every stage waits for the norm of all gradients. The optimizer
+    takes as long as on the stage with the most parameters of its own.
     """
     points = Points.of(layouts, "tp", "cp", "pp", "ep", "expert_tp", "virtual_stages", "sharding")
     one = layouts.take(points.rows)
@@ -53,7 +54,8 @@ def wire_times(job: Training, machine: Machine, layouts: Layouts) -> WireTimes:
     each = bool(facts.get("reduce_each_micro_batch", True))
     once = (one.sharding >= 1) & ((one.sharding == 1) | (not each))
     columns = {name: np.zeros(held.dense_RL.shape) for name in ("gather", "backward_gather", "reduce")}
-    once_reduce, once_gather, updated = (np.zeros(len(one)) for _ in range(3))
+    once_reduce, once_gather = np.zeros(len(one)), np.zeros(len(one))
+    updated_KW = np.zeros((len(count_KRW), len(one)))
     for counts, degree, stride in ((held.dense_RL, ranks, one.tp.astype(np.float64)),
                                    (held.expert_RL, expert_ranks, expert_stride)):
         if not counts.any():
@@ -73,8 +75,8 @@ def wire_times(job: Training, machine: Machine, layouts: Layouts) -> WireTimes:
                                degree, stride)
         between = (one.sharding == 1) | (one.sharding == 2)
         once_gather += _time_s(machine, "all_gather", np.where(between, on_stage, 0.0) * GATHER_BYTES, degree, stride)
-        updated += on_stage / np.where(one.sharding >= 1, degree, 1.0)
-    optimizer = _optimizer_s(machine, updated)
+        updated_KW += (count_KRW * trained).sum(axis=1) / np.where(one.sharding >= 1, degree, 1.0)
+    optimizer = _optimizer_s(machine, updated_KW.max(axis=0))
     where = points.where
     return WireTimes(gather_s_RL=columns["gather"][:, where], backward_gather_s_RL=columns["backward_gather"][:, where],
                      reduce_s_RL=columns["reduce"][:, where], once_reduce_s_L=once_reduce[where],

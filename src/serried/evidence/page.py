@@ -19,6 +19,7 @@ from serried.evidence.assumptions import SourceAssumption, read_assumptions
 from serried.evidence.cases import Accuracy, accuracy, grouped, is_rate
 from serried.evidence.fingerprint import fingerprint
 from serried.evidence.harness import Report, run_evidence
+from serried.evidence.serving_sources import read_serving_sources
 from serried.evidence.spec import CaseResults
 from serried.software import STACK_PARAMETERS, Stack, read_stack, stack_names
 
@@ -115,8 +116,10 @@ def _assumption_section() -> list[str]:
     lines = ["", "## What is assumed of each source of training runs", "",
              "A blank is unknown. These stand in for blanks of a whole source, never of a row.", "",
              "| source | assumed | why |", "|---|---|---|"]
-    return lines + [f"| {source.name} | {'; '.join(_assumed(source))} | {source.reason} |"
-                    for source in read_assumptions().sources]
+    lines += [f"| {source.name} | {'; '.join(_assumed(source))} | {source.reason} |"
+              for source in read_assumptions().sources]
+    lines += ["", "## What is assumed of each source of serving figures", "", "| source | why |", "|---|---|"]
+    return lines + [f"| {source.name} | {' '.join(source.reason.split())} |" for source in read_serving_sources()]
 
 
 def _assumed(source: SourceAssumption) -> list[str]:

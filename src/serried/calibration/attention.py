@@ -184,7 +184,7 @@ class _Search:
         return best
 
     def fit(self, start: Any) -> Any:
-        from scipy.optimize import least_squares  # type: ignore[import-untyped]
+        from scipy.optimize import least_squares
 
         fitted = [column for column in dataclasses.fields(start) if column.name not in _CHOSEN]
         low = np.array([max(column.metadata["low"], _LEAST) for column in fitted])

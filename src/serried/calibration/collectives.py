@@ -77,7 +77,7 @@ def fit_collectives(observations: Observations, fabric: Fabric, *, free: Sequenc
     starts: the first from the profile as it is, the others shaken with a fixed seed; the best is kept.
     The library's choice is a minimum, which has no slope; it is blended softly first and ever more sharply after.
     """
-    from scipy.optimize import least_squares  # type: ignore[import-untyped]
+    from scipy.optimize import least_squares
 
     if len(observations) == 0:
         raise BadInput(field="collectives", value=0, expected="at least one measured collective",

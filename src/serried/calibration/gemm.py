@@ -79,7 +79,7 @@ def fit_gemm(rows: Sequence[GemmRows], *, start: GemmParameters, casts: Quantise
     per parameter; with few rows of one's own the start should be the family's profile.
     Raises BadInput when there is no row.
     """
-    from scipy.optimize import least_squares  # type: ignore[import-untyped]
+    from scipy.optimize import least_squares
 
     if not sum(map(len, rows)):
         raise BadInput(field="rows", value=0, expected="at least one measured matrix product",

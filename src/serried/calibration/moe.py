@@ -41,7 +41,7 @@ def fit_experts(layer: ExpertLayer, time_s: Floats, *, chip: Chip, number_format
     layer, time_s: measured layers as columns. start, route: where to start from and what to be drawn to.
     Raises BadInput when there is no row.
     """
-    from scipy.optimize import least_squares  # type: ignore[import-untyped]
+    from scipy.optimize import least_squares
 
     if not len(time_s):
         raise BadInput(field="rows", value=0, expected="at least one measured layer of experts",

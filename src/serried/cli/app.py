@@ -13,7 +13,8 @@ from serried.errors import BadInput, NoAnswer, SerriedError
 
 __all__ = ["main"]
 
-#: verb -> what it answers; each is the function `command` of `serried.cli.<verb>`.
+#: verb -> what it answers; each is the function `command` of `serried.cli.<verb>`. A verb of two words ("fleet replay")
+#: is that of `serried.cli.<first>_<second>`.
 VERBS = {
     "gap": "How far is this fleet from a rival, at which layer, and what to do next?",
     "plan": "Which layouts of this job are best on this fleet, and how long does a step take?",
@@ -43,16 +44,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return result if isinstance(result, int) else 0
 
 
+#: First word of verbs of two -> what they are about.
+GROUPS: dict[str, str] = {}
+
+
 def _application(words: Sequence[str]) -> typer.Typer:
     """The verb that is asked for, alone: its imports are the only ones paid for. All verbs when none is named."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
-                      help="serried: the open stack above the chip.")
+    app = _typer("serried: the open stack above the chip.")
     app.callback()(_serried)
-    named = next((word for word in words if not word.startswith("-")), None)
-    for verb in [named] if named in VERBS else VERBS:
-        module = importlib.import_module(f"serried.cli.{verb}")
-        app.command(name=verb, help=VERBS[verb], short_help=VERBS[verb])(module.command)
+    groups: dict[str, typer.Typer] = {}
+    for verb in _asked(words):
+        module = importlib.import_module(f"serried.cli.{verb.replace(' ', '_').replace('-', '_')}")
+        group, _, last = verb.rpartition(" ")
+        if group and group not in groups:
+            groups[group] = _typer(GROUPS[group])
+            app.add_typer(groups[group], name=group, help=GROUPS[group], short_help=GROUPS[group])
+            groups[group].callback()(_serried)
+        (groups[group] if group else app).command(name=last, help=VERBS[verb], short_help=VERBS[verb])(module.command)
     return app
+
+
+def _typer(about: str) -> typer.Typer:
+    return typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, help=about,
+                       no_args_is_help=True)
+
+
+def _asked(words: Sequence[str]) -> list[str]:
+    """The verb that the words name; the verbs of the group that they name; else every verb."""
+    named = [word for word in words if not word.startswith("-")]
+    asked = [verb for verb in VERBS if verb.split() == named[:len(verb.split())]]
+    return asked or [verb for verb in VERBS if verb.split()[:1] == named[:1] and " " in verb] or list(VERBS)
 
 
 def _serried() -> None:

@@ -1,0 +1,8 @@
+"""Who asks, when, and for how much?
+
+In: traces of public schemas, or arrival processes with lengths and a seed. Out: `Requests`, columns in order of arrival.
+"""
+
+from serried.traffic.spec import Requests
+
+__all__ = ["Requests"]

@@ -1,0 +1,309 @@
+"""The state of a fleet: a fold over its log.
+
+Every change is an `Event`; `State.apply` checks it against the law (`legality`), folds it in and appends it. Nothing
+else writes. Axes: N = node, C = chip of a node, R = row of a placement, J = job.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serried.errors import NoAnswer
+from serried.fleet.columns import DOWN, DRAINING, NOBODY, SHARED, SPARE, Columns, chip_bits, columns_of
+from serried.fleet.legality import refusal
+from serried.fleet.snapshot import Snapshot
+from serried.fleet.spec import WHOLE_MILLI, Event, EventKind, Fleet, Job, JobStatus, Placement
+from serried.fleet.usage import Usage
+
+__all__ = ["State", "replay"]
+
+
+class State:
+    """Where everything stands. `version` counts the events so far, and is the length of `log`."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self.columns: Columns = columns_of(fleet)
+        self.usage = Usage(fleet)
+        self.log: list[Event] = []
+        self.time_ns = 0
+        self.jobs: list[Job] = []
+        self.status_J = array("b")
+        self.submitted_ns_J, self.started_ns_J, self.evictions_J = array("q"), array("q"), array("q")
+        self.placements: dict[int, Placement] = {}
+        self.pending: dict[tuple[int, int], list[int]] = {}
+        self.running: dict[int, None] = {}
+        self.broken: dict[int, None] = {}
+        self.preempted: list[tuple[int, int]] = []
+        self._lodgers: dict[int, list[int]] = {}   # node -> jobs there that own no whole chip
+        self._view = self.columns.read_only()
+        held_milli_TK = self.usage.held_milli_TK.view()
+        held_milli_TK.flags.writeable = False
+        self._held_milli_TK = held_milli_TK
+        widest = self.columns.free_milli_NC.shape[1]
+        self._slots_WG = (np.arange(widest + 1)[:, None] // np.arange(1, widest + 1)).astype(np.int32)
+        self._switches_LN = np.vstack([fleet.switch_LN, np.zeros((1, fleet.node_count), dtype=np.int32)])
+
+    @property
+    def version(self) -> int:
+        """How many events have happened."""
+        return len(self.log)
+
+    def snapshot(self, time_ns: int | None = None) -> Snapshot:
+        """What a policy sees now; good until the next event."""
+        return Snapshot(time_ns=self.time_ns if time_ns is None else time_ns, version=len(self.log), fleet=self.fleet,
+                        columns=self._view, pending=self.pending, broken=self.broken.keys(),
+                        running=self.running.keys(), preempted=self.preempted, tenants=self.fleet.tenants,
+                        held_milli_TK=self._held_milli_TK, _state=self)
+
+    def apply(self, event: Event) -> int:
+        """Fold one event in; returns the number of its job (a new one for SUBMIT), or -1.
+
+        Raises NoAnswer, with nothing changed, when the event breaks a law on the state as it stands: a plan may have
+        been overtaken by the world.
+        """
+        broken = refusal(self, event)
+        if broken is not None:
+            raise NoAnswer(f"event {event.kind.name} of job {event.job} is refused: {broken.broken}.",
+                           binding=broken.name, remedy=broken.remedy)
+        self.log.append(event)
+        self.time_ns = event.time_ns
+        return _FOLDS[event.kind](self, event)
+
+    def apply_all(self, events: Iterable[Event]) -> None:
+        """Fold events in, one after the other."""
+        for event in events:
+            self.apply(event)
+
+    def jobs_on(self, node: int) -> list[int]:
+        """Jobs that hold anything of a node, by number."""
+        owners = {owner for owner in self.columns.owner_NC[node].tolist() if owner >= 0}
+        return sorted(owners.union(self._lodgers.get(node, ())))
+
+    def digest(self) -> str:
+        """SHA-256 over everything that is state; two states of one history have the same."""
+        found = hashlib.sha256()
+        for column in (*self.columns.arrays(), *self.usage.arrays(), self.status_J, self.submitted_ns_J,
+                       self.started_ns_J, self.evictions_J):
+            found.update(np.ascontiguousarray(column).tobytes())
+        for number, placement in sorted(self.placements.items()):
+            found.update(repr((number, placement.alternative)).encode())
+            for rows in (placement.node_R, placement.chips_R, placement.workers_R):
+                found.update(rows.tobytes())
+        words = (self.time_ns, sorted(self.pending.items()), list(self.running), list(self.broken), self.preempted,
+                 sorted(self._lodgers.items()))
+        found.update(repr(words).encode())
+        return found.hexdigest()
+
+    # what happens to a job
+
+    def _submit(self, event: Event) -> int:
+        assert event.request is not None, "legality saw the request"
+        number = len(self.jobs)
+        self.jobs.append(event.request)
+        self.status_J.append(JobStatus.PENDING)
+        self.submitted_ns_J.append(event.time_ns)
+        self.started_ns_J.append(-1)
+        self.evictions_J.append(0)
+        self._wait(number)
+        return number
+
+    def _place(self, event: Event) -> int:
+        self._leave_queue(event.job)
+        self._occupy(event)
+        self._run(event.job)
+        self.started_ns_J[event.job] = event.time_ns
+        return event.job
+
+    def _move(self, event: Event) -> int:
+        """MOVE and REPLACE: what is given up and what is taken change hands in one step."""
+        self._release(event)
+        self._occupy(event)
+        self.broken.pop(event.job, None)
+        self._run(event.job)
+        return event.job
+
+    def _stop(self, event: Event) -> int:
+        """FINISH and CANCEL."""
+        if event.job in self.placements:
+            self._release(event)
+            self.running.pop(event.job, None)
+            self.broken.pop(event.job, None)
+        else:
+            self._leave_queue(event.job)
+        self.status_J[event.job] = JobStatus.DONE
+        return event.job
+
+    def _evict(self, event: Event) -> int:
+        placement = self._release(event)
+        self.running.pop(event.job, None)
+        self.broken.pop(event.job, None)
+        self.evictions_J[event.job] += 1
+        if event.cause == "preempted":
+            self.preempted.append((event.time_ns, int(np.bitwise_count(placement.chips_R).sum())))
+        self._wait(event.job)
+        return event.job
+
+    def _wait(self, number: int) -> None:
+        """Stand in the queue of one's tenant and priority, in the order of submission."""
+        job = self.jobs[number]
+        self.status_J[number] = JobStatus.PENDING
+        queue = self.pending.setdefault((job.tenant, job.priority), [])
+        if queue and queue[-1] > number:
+            insort(queue, number)
+        else:
+            queue.append(number)
+
+    def _leave_queue(self, number: int) -> None:
+        job = self.jobs[number]
+        queue = self.pending[job.tenant, job.priority]
+        del queue[bisect_left(queue, number)]
+        if not queue:
+            del self.pending[job.tenant, job.priority]
+
+    def _run(self, number: int) -> None:
+        """RUNNING, or BROKEN at once where it was put on what does not work."""
+        placement = self.placements[number]
+        columns = self.columns
+        dead = (columns.flags_N[placement.node_R] & DOWN).any() or (
+            columns.broken_chips_N[placement.node_R] & placement.chips_R).any()
+        self._break(number) if dead else self._mark_running(number)
+
+    def _mark_running(self, number: int) -> None:
+        self.status_J[number] = JobStatus.RUNNING
+        self.running[number] = None
+
+    def _break(self, number: int) -> None:
+        self.status_J[number] = JobStatus.BROKEN
+        self.running.pop(number, None)
+        self.broken[number] = None
+
+    # what happens to nodes
+
+    def _fail(self, event: Event) -> int:
+        columns, node_R = self.columns, np.array(event.nodes, dtype=np.int32)
+        if event.chips:
+            chips = np.uint64(event.chips)
+            columns.broken_chips_N[node_R] |= chips
+            owner_RC = columns.owner_NC[node_R][:, chip_bits(np.array([chips]), self._widest)[0]]
+            hit = set(owner_RC.ravel().tolist())
+            if SHARED in hit:
+                hit |= {number for node in event.nodes for number in self._lodgers.get(node, ())
+                        if _holds(self.placements[number], node, event.chips)}
+        else:
+            columns.flags_N[node_R] |= DOWN
+            hit = {number for node in event.nodes for number in self.jobs_on(node)}
+        for number in sorted(hit):
+            if number >= 0 and self.status_J[number] == JobStatus.RUNNING:
+                self._break(number)
+        self._recount(node_R)
+        return -1
+
+    def _repair(self, event: Event) -> int:
+        node_R = np.array(event.nodes, dtype=np.int32)
+        if event.chips:
+            self.columns.broken_chips_N[node_R] &= ~np.uint64(event.chips)
+        else:
+            self.columns.flags_N[node_R] &= ~DOWN
+        self._recount(node_R)
+        return -1
+
+    def _flag(self, event: Event) -> int:
+        """DRAIN, SPARE and OPEN."""
+        node_R = np.array(event.nodes, dtype=np.int32)
+        if event.kind == EventKind.OPEN:
+            self.columns.flags_N[node_R] &= DOWN
+        else:
+            self.columns.flags_N[node_R] |= DRAINING if event.kind == EventKind.DRAIN else SPARE
+        self._recount(node_R)
+        return -1
+
+    # chips change hands
+
+    @property
+    def _widest(self) -> int:
+        return int(self.columns.free_milli_NC.shape[1])
+
+    def _occupy(self, event: Event) -> None:
+        assert event.placement is not None, "legality saw the placement"
+        self.placements[event.job] = event.placement
+        if (self.columns.flags_N[event.placement.node_R] & SPARE).any():   # a spare that works is a spare no more
+            self.columns.flags_N[event.placement.node_R] &= ~SPARE
+        self._change_hands(event.job, event.placement, event.time_ns, sign=1)
+
+    def _release(self, event: Event) -> Placement:
+        placement = self.placements.pop(event.job)
+        self._change_hands(event.job, placement, event.time_ns, sign=-1)
+        return placement
+
+    def _change_hands(self, number: int, placement: Placement, time_ns: int, *, sign: int) -> None:
+        """Take (sign 1) or give back (sign -1) everything that a placement names."""
+        columns, job = self.columns, self.jobs[number]
+        shape, node_R = job.shape, placement.node_R
+        held_RC = chip_bits(placement.chips_R, self._widest)
+        columns.free_milli_NC[node_R] -= (held_RC * np.int16(sign * shape.share_milli)).astype(np.int16)
+        columns.cpu_free_milli_N[node_R] -= sign * shape.cpu_milli * placement.workers_R.astype(np.int64)
+        columns.memory_free_bytes_N[node_R] -= sign * shape.memory_bytes * placement.workers_R.astype(np.int64)
+        owner_RC = columns.owner_NC[node_R]
+        if shape.share_milli == WHOLE_MILLI:
+            owner_RC[held_RC] = number if sign > 0 else NOBODY
+        else:
+            free_RC = columns.free_milli_NC[node_R] == WHOLE_MILLI
+            owner_RC[held_RC] = np.where(free_RC[held_RC], NOBODY, SHARED)
+        columns.owner_NC[node_R] = owner_RC
+        if shape.share_milli < WHOLE_MILLI or not placement.chips_R.all():
+            self._lodge(number, node_R.tolist(), sign)
+        self._recount(node_R)
+        count_R = held_RC.sum(axis=1) * (sign * shape.share_milli)
+        milli_K = np.bincount(self.fleet.kind_N[node_R], weights=count_R)
+        kinds = np.flatnonzero(milli_K).tolist()
+        self.usage.hold(job.tenant, kinds, [int(milli_K[kind]) for kind in kinds], time_ns)
+
+    def _lodge(self, number: int, nodes: Sequence[int], sign: int) -> None:
+        for node in nodes:
+            if sign > 0:
+                self._lodgers.setdefault(node, []).append(number)
+            else:
+                self._lodgers[node].remove(number)
+                if not self._lodgers[node]:
+                    del self._lodgers[node]
+
+    def _recount(self, node_R: NDArray[np.int32]) -> None:
+        """Idle and open chips of nodes that changed, and what that means to the switches above them."""
+        columns = self.columns
+        idle_RC = columns.free_milli_NC[node_R] == WHOLE_MILLI
+        broken_R = columns.broken_chips_N[node_R]
+        if broken_R.any():
+            idle_RC &= ~chip_bits(broken_R, self._widest)
+        idle_R = idle_RC.sum(axis=1)
+        open_R = np.where(columns.flags_N[node_R] == 0, idle_R, 0)
+        delta_RG = self._slots_WG[open_R] - self._slots_WG[columns.open_chips_N[node_R]]
+        kind_R = self.fleet.kind_N[node_R]
+        for slots_KSG, switch_N in zip(columns.slots_KSG, self._switches_LN, strict=True):
+            np.add.at(slots_KSG, (kind_R, switch_N[node_R]), delta_RG)
+        columns.idle_chips_N[node_R], columns.open_chips_N[node_R] = idle_R, open_R
+        columns.stamp_N[node_R] = len(self.log)
+
+
+def _holds(placement: Placement, node: int, chips: int) -> bool:
+    """Whether a placement holds any of the chips of a node."""
+    return any(int(held) & chips for held in placement.chips_R[placement.node_R == node])
+
+
+_FOLDS = {EventKind.SUBMIT: State._submit, EventKind.FINISH: State._stop, EventKind.CANCEL: State._stop,
+          EventKind.FAIL: State._fail, EventKind.REPAIR: State._repair, EventKind.PLACE: State._place,
+          EventKind.REPLACE: State._move, EventKind.MOVE: State._move, EventKind.EVICT: State._evict,
+          EventKind.DRAIN: State._flag, EventKind.OPEN: State._flag, EventKind.SPARE: State._flag}
+
+
+def replay(fleet: Fleet, log: Iterable[Event]) -> State:
+    """The state that a log leads to."""
+    state = State(fleet)
+    state.apply_all(log)
+    return state

@@ -1,0 +1,64 @@
+"""What tenants hold and have used: the memory of fair share.
+
+Axes: T = tenant, K = kind of chip.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serried.fleet.spec import WHOLE_MILLI, Fleet
+
+__all__ = ["Usage"]
+
+
+class Usage:
+    """Chips held now (`held_milli_TK`) and decayed chip-seconds used, each counted for a tenant and all above it.
+
+    A chip-second weighs 1 when it is used and half as much every half-life later:
+    u(t + d) = u(t) 2^(-d/h) + held * h/ln 2 * (1 - 2^(-d/h)); without a half-life u(t + d) = u(t) + held * d.
+    """
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.lineage: tuple[tuple[int, ...], ...] = tuple(_lineage(fleet, one) for one in range(len(fleet.tenants)))
+        self.held_milli_TK = np.zeros((len(fleet.tenants), len(fleet.kinds)), dtype=np.int64)
+        self._held_chips_T = [0.0] * len(fleet.tenants)
+        self._used_chip_s_T = [0.0] * len(fleet.tenants)
+        self._known_ns_T = [0] * len(fleet.tenants)
+        self._half_life_s = fleet.usage_half_life_ns / 1e9
+
+    def hold(self, tenant: int, kinds: Sequence[int], milli: Sequence[int], time_ns: int) -> None:
+        """A tenant takes (or, below zero, gives back) so much of each kind."""
+        for one in self.lineage[tenant]:
+            self._used_chip_s_T[one] = self.used_chip_s(one, time_ns)
+            self._known_ns_T[one] = time_ns
+            for kind, share in zip(kinds, milli, strict=True):
+                self.held_milli_TK[one, kind] += share
+                self._held_chips_T[one] += share / WHOLE_MILLI
+
+    def used_chip_s(self, tenant: int, time_ns: int) -> float:
+        """Decayed chip-seconds of a tenant and all below it, as of `time_ns`."""
+        gone_s = (time_ns - self._known_ns_T[tenant]) / 1e9
+        used_chip_s, held = self._used_chip_s_T[tenant], self._held_chips_T[tenant]
+        if self._half_life_s <= 0:
+            return used_chip_s + held * gone_s
+        kept = math.exp2(-gone_s / self._half_life_s)
+        return used_chip_s * kept + held * self._half_life_s / math.log(2) * (1 - kept)
+
+    def arrays(self) -> Sequence[NDArray[np.generic]]:
+        """Everything that is remembered, in a fixed order."""
+        return [self.held_milli_TK, np.array(self._held_chips_T), np.array(self._used_chip_s_T),
+                np.array(self._known_ns_T)]
+
+
+def _lineage(fleet: Fleet, tenant: int) -> tuple[int, ...]:
+    """The tenant and all above it, bottom up."""
+    found = []
+    while tenant >= 0 and tenant not in found:
+        found.append(tenant)
+        tenant = fleet.tenants[tenant].parent
+    return tuple(found)

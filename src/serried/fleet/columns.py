@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from serried.fleet.spec import WHOLE_MILLI, Fleet, Ints, NodeFlag
 
-__all__ = ["DOWN", "DRAINING", "NOBODY", "SHARED", "SPARE", "Columns", "chip_bits", "columns_of", "slots_of"]
+__all__ = ["DOWN", "DRAINING", "NOBODY", "SHARED", "SPARE", "Columns", "bits_of", "chip_bits", "columns_of", "slots_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -24,7 +24,8 @@ class Columns:
     free_milli_NC: shares of each chip that nobody holds; 0 where a node has no such chip. owner_NC: the job that holds
     the whole chip, NOBODY, or SHARED. flags_N: `NodeFlag`. broken_chips_N: bit c set = chip c has failed.
     idle_chips_N: healthy chips that nobody holds any share of. open_chips_N: the same where the node takes new work,
-    else 0. stamp_N: version of the state at which the node last changed.
+    else 0. open_share_milli_N: largest share that is free on one healthy chip of a node that takes new work, else -1.
+    open_sum_milli_N: free shares of all its healthy chips, else 0.
     slots_KSG: per level, innermost first, and at last the whole fleet as one switch: how many workers of G chips each
     could start there, sum over nodes of floor(open chips / G). It makes finding a switch for a gang one comparison.
     """
@@ -37,7 +38,8 @@ class Columns:
     broken_chips_N: NDArray[np.uint64]
     idle_chips_N: NDArray[np.int16]
     open_chips_N: NDArray[np.int16]
-    stamp_N: Ints
+    open_share_milli_N: NDArray[np.int16]
+    open_sum_milli_N: NDArray[np.int32]
     slots_KSG: tuple[NDArray[np.int32], ...]
 
     def read_only(self) -> Columns:
@@ -68,7 +70,8 @@ def columns_of(fleet: Fleet) -> Columns:
         owner_NC=np.full(exists_NC.shape, NOBODY, dtype=np.int32), cpu_free_milli_N=fleet.cpu_milli_N.copy(),
         memory_free_bytes_N=fleet.memory_bytes_N.copy(), flags_N=np.zeros(count, dtype=np.uint8),
         broken_chips_N=np.zeros(count, dtype=np.uint64), idle_chips_N=idle_N, open_chips_N=idle_N.copy(),
-        stamp_N=np.zeros(count, dtype=np.int64), slots_KSG=slots_of(fleet, idle_N))
+        open_share_milli_N=np.where(idle_N > 0, WHOLE_MILLI, 0).astype(np.int16),
+        open_sum_milli_N=idle_N * np.int32(WHOLE_MILLI), slots_KSG=slots_of(fleet, idle_N))
 
 
 def slots_of(fleet: Fleet, open_chips_N: NDArray[np.int16]) -> tuple[NDArray[np.int32], ...]:
@@ -87,6 +90,16 @@ def chip_bits(chips_R: NDArray[np.uint64], chip_count: int) -> NDArray[np.bool_]
     """Bits of each row as booleans RC."""
     found: NDArray[np.bool_] = (chips_R[:, None] >> np.arange(chip_count, dtype=np.uint64) & np.uint64(1)).astype(bool)
     return found
+
+
+def bits_of(mask: int) -> tuple[int, ...]:
+    """Positions of the bits of a mask, lowest first."""
+    found = []
+    while mask:
+        low = mask & -mask
+        found.append(low.bit_length() - 1)
+        mask ^= low
+    return tuple(found)
 
 
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from serried.fleet.columns import DOWN, SPARE, chip_bits
+from serried.fleet.columns import DOWN, SPARE, bits_of, chip_bits
 from serried.fleet.spec import Event, EventKind, Ints, JobStatus, Placement
 
 if TYPE_CHECKING:
@@ -77,6 +77,12 @@ def _fits(state: State, event: Event) -> bool:
     placement, shape, columns = event.placement, state.jobs[event.job].shape, state.columns
     assert placement is not None, "whole_gang came first"
     node_R = placement.node_R
+    if len(node_R) == 1 and event.kind == EventKind.PLACE:
+        node, workers = int(node_R[0]), int(placement.workers_R[0])
+        free_C, chips = columns.free_milli_NC[node].tolist(), int(placement.chips_R[0])
+        return (chips < 1 << len(free_C) and all(free_C[chip] >= shape.share_milli for chip in bits_of(chips))
+                and bool(columns.cpu_free_milli_N[node] >= workers * shape.cpu_milli)
+                and bool(columns.memory_free_bytes_N[node] >= workers * shape.memory_bytes))
     held_RC = chip_bits(placement.chips_R, columns.free_milli_NC.shape[1])
     free_RC = columns.free_milli_NC[node_R].astype(np.int32)
     cpu_R, memory_R = columns.cpu_free_milli_N[node_R], columns.memory_free_bytes_N[node_R]
@@ -84,7 +90,8 @@ def _fits(state: State, event: Event) -> bool:
         _give_back(state.placements[event.job], placement, shape.share_milli, free_RC)
         own_R = _own_workers(state.placements[event.job], placement)
         cpu_R, memory_R = cpu_R + own_R * shape.cpu_milli, memory_R + own_R * shape.memory_bytes
-    return bool((free_RC[held_RC] >= shape.share_milli).all()
+    return bool((placement.chips_R >> np.uint64(free_RC.shape[1]) == 0).all()
+                and (free_RC[held_RC] >= shape.share_milli).all()
                 and (cpu_R >= placement.workers_R * shape.cpu_milli).all()
                 and (memory_R >= placement.workers_R * shape.memory_bytes).all())
 
@@ -105,6 +112,9 @@ def _takes_work(state: State, event: Event) -> bool:
     """New rows stand on nodes that take work; a replacement may use spares, and rows that stay may stay."""
     placement = event.placement
     assert placement is not None, "whole_gang came first"
+    if len(placement.node_R) == 1 and event.kind == EventKind.PLACE:
+        node = placement.node_R[0]
+        return not state.columns.flags_N[node] and not state.columns.broken_chips_N[node] & placement.chips_R[0]
     flags_R = state.columns.flags_N[placement.node_R]
     broken_R = state.columns.broken_chips_N[placement.node_R] & placement.chips_R
     if event.kind == EventKind.REPLACE:

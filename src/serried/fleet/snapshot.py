@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from serried.fleet.columns import Columns
 from serried.fleet.spec import Fleet, Ints, Job, JobStatus, Placement, Tenant
 from serried.fleet.usage import Usage
@@ -46,6 +48,13 @@ class Snapshot:
     def usage(self) -> Usage:
         """What each tenant has used, decayed."""
         return self._state.usage
+
+    def touched_since(self, version: int) -> set[int]:
+        """Nodes that any event since `version` has changed: what a remembered score must be computed again for."""
+        found: set[int] = set()
+        for nodes in self._state.touched[version:self.version]:
+            found.update(nodes.tolist() if isinstance(nodes, np.ndarray) else nodes)
+        return found
 
     def job(self, number: int) -> Job:
         """What was submitted under this number."""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serried.errors import NoAnswer
-from serried.fleet.columns import DOWN, DRAINING, NOBODY, SHARED, SPARE, Columns, chip_bits, columns_of
+from serried.fleet.columns import DOWN, DRAINING, NOBODY, SHARED, SPARE, Columns, bits_of, chip_bits, columns_of
 from serried.fleet.legality import refusal
 from serried.fleet.snapshot import Snapshot
 from serried.fleet.spec import WHOLE_MILLI, Event, EventKind, Fleet, Job, JobStatus, Placement
@@ -32,6 +32,7 @@ class State:
         self.columns: Columns = columns_of(fleet)
         self.usage = Usage(fleet)
         self.log: list[Event] = []
+        self.touched: list[Sequence[int] | NDArray[np.int32]] = []   # per event, the nodes that it changed
         self.time_ns = 0
         self.jobs: list[Job] = []
         self.status_J = array("b")
@@ -74,6 +75,7 @@ class State:
                            binding=broken.name, remedy=broken.remedy)
         self.log.append(event)
         self.time_ns = event.time_ns
+        self.touched.append(_NONE)
         return _FOLDS[event.kind](self, event)
 
     def apply_all(self, events: Iterable[Event]) -> None:
@@ -123,8 +125,9 @@ class State:
 
     def _move(self, event: Event) -> int:
         """MOVE and REPLACE: what is given up and what is taken change hands in one step."""
-        self._release(event)
+        left = self._release(event)
         self._occupy(event)
+        self.touched[-1] = np.union1d(left.node_R, self.touched[-1])
         self.broken.pop(event.job, None)
         self._run(event.job)
         return event.job
@@ -173,7 +176,10 @@ class State:
         columns = self.columns
         dead = (columns.flags_N[placement.node_R] & DOWN).any() or (
             columns.broken_chips_N[placement.node_R] & placement.chips_R).any()
-        self._break(number) if dead else self._mark_running(number)
+        if dead:
+            self._break(number)
+        else:
+            self._mark_running(number)
 
     def _mark_running(self, number: int) -> None:
         self.status_J[number] = JobStatus.RUNNING
@@ -203,6 +209,7 @@ class State:
             if number >= 0 and self.status_J[number] == JobStatus.RUNNING:
                 self._break(number)
         self._recount(node_R)
+        self.touched[-1] = event.nodes
         return -1
 
     def _repair(self, event: Event) -> int:
@@ -212,6 +219,7 @@ class State:
         else:
             self.columns.flags_N[node_R] &= ~DOWN
         self._recount(node_R)
+        self.touched[-1] = event.nodes
         return -1
 
     def _flag(self, event: Event) -> int:
@@ -222,6 +230,7 @@ class State:
         else:
             self.columns.flags_N[node_R] |= DRAINING if event.kind == EventKind.DRAIN else SPARE
         self._recount(node_R)
+        self.touched[-1] = event.nodes
         return -1
 
     # chips change hands
@@ -235,17 +244,43 @@ class State:
         self.placements[event.job] = event.placement
         if (self.columns.flags_N[event.placement.node_R] & SPARE).any():   # a spare that works is a spare no more
             self.columns.flags_N[event.placement.node_R] &= ~SPARE
+        self.touched[-1] = event.placement.node_R
         self._change_hands(event.job, event.placement, event.time_ns, sign=1)
 
     def _release(self, event: Event) -> Placement:
         placement = self.placements.pop(event.job)
+        self.touched[-1] = placement.node_R
         self._change_hands(event.job, placement, event.time_ns, sign=-1)
         return placement
 
     def _change_hands(self, number: int, placement: Placement, time_ns: int, *, sign: int) -> None:
         """Take (sign 1) or give back (sign -1) everything that a placement names."""
-        columns, job = self.columns, self.jobs[number]
-        shape, node_R = job.shape, placement.node_R
+        job = self.jobs[number]
+        if job.shape.share_milli < WHOLE_MILLI or not placement.chips_R.all():
+            self._lodge(number, placement.node_R.tolist(), sign)
+        if len(placement.node_R) == 1:
+            self._change_one(number, placement, sign)
+        else:
+            self._change_many(number, placement, sign)
+        self.usage.hold(job.tenant, self._milli_by_kind(placement, sign * job.shape.share_milli), time_ns)
+
+    def _change_one(self, number: int, placement: Placement, sign: int) -> None:
+        """The same as `_change_many` for a single row, in plain numbers: most jobs stand on one node."""
+        columns, shape = self.columns, self.jobs[number].shape
+        node, chips, workers = int(placement.node_R[0]), int(placement.chips_R[0]), int(placement.workers_R[0])
+        free_C, owner_C, share_milli = columns.free_milli_NC[node], columns.owner_NC[node], sign * shape.share_milli
+        for chip in _BITS[chips] if chips < len(_BITS) else bits_of(chips):
+            free_C[chip] -= share_milli
+            if shape.share_milli < WHOLE_MILLI:
+                owner_C[chip] = NOBODY if free_C[chip] == WHOLE_MILLI else SHARED
+            else:
+                owner_C[chip] = number if sign > 0 else NOBODY
+        columns.cpu_free_milli_N[node] -= sign * workers * shape.cpu_milli
+        columns.memory_free_bytes_N[node] -= sign * workers * shape.memory_bytes
+        self._recount_one(node)
+
+    def _change_many(self, number: int, placement: Placement, sign: int) -> None:
+        columns, shape, node_R = self.columns, self.jobs[number].shape, placement.node_R
         held_RC = chip_bits(placement.chips_R, self._widest)
         columns.free_milli_NC[node_R] -= (held_RC * np.int16(sign * shape.share_milli)).astype(np.int16)
         columns.cpu_free_milli_N[node_R] -= sign * shape.cpu_milli * placement.workers_R.astype(np.int64)
@@ -254,16 +289,16 @@ class State:
         if shape.share_milli == WHOLE_MILLI:
             owner_RC[held_RC] = number if sign > 0 else NOBODY
         else:
-            free_RC = columns.free_milli_NC[node_R] == WHOLE_MILLI
-            owner_RC[held_RC] = np.where(free_RC[held_RC], NOBODY, SHARED)
+            owner_RC[held_RC] = np.where(columns.free_milli_NC[node_R][held_RC] == WHOLE_MILLI, NOBODY, SHARED)
         columns.owner_NC[node_R] = owner_RC
-        if shape.share_milli < WHOLE_MILLI or not placement.chips_R.all():
-            self._lodge(number, node_R.tolist(), sign)
         self._recount(node_R)
-        count_R = held_RC.sum(axis=1) * (sign * shape.share_milli)
-        milli_K = np.bincount(self.fleet.kind_N[node_R], weights=count_R)
-        kinds = np.flatnonzero(milli_K).tolist()
-        self.usage.hold(job.tenant, kinds, [int(milli_K[kind]) for kind in kinds], time_ns)
+
+    def _milli_by_kind(self, placement: Placement, share_milli: int) -> dict[int, int]:
+        """Shares of chips that a placement holds, by kind of chip."""
+        if len(placement.node_R) == 1:
+            return {int(self.fleet.kind_N[placement.node_R[0]]): share_milli * int(placement.chips_R[0]).bit_count()}
+        chips_K = np.bincount(self.fleet.kind_N[placement.node_R], weights=np.bitwise_count(placement.chips_R))
+        return {kind: share_milli * int(chips) for kind, chips in enumerate(chips_K.tolist()) if chips}
 
     def _lodge(self, number: int, nodes: Sequence[int], sign: int) -> None:
         for node in nodes:
@@ -275,20 +310,39 @@ class State:
                     del self._lodgers[node]
 
     def _recount(self, node_R: NDArray[np.int32]) -> None:
-        """Idle and open chips of nodes that changed, and what that means to the switches above them."""
+        """What is idle and open on nodes that changed, and what that means to the switches above them."""
         columns = self.columns
-        idle_RC = columns.free_milli_NC[node_R] == WHOLE_MILLI
+        free_RC = columns.free_milli_NC[node_R]
         broken_R = columns.broken_chips_N[node_R]
         if broken_R.any():
-            idle_RC &= ~chip_bits(broken_R, self._widest)
-        idle_R = idle_RC.sum(axis=1)
-        open_R = np.where(columns.flags_N[node_R] == 0, idle_R, 0)
+            free_RC[chip_bits(broken_R, self._widest)] = 0
+        idle_R = (free_RC == WHOLE_MILLI).sum(axis=1)
+        takes_R = columns.flags_N[node_R] == 0
+        open_R = np.where(takes_R, idle_R, 0)
         delta_RG = self._slots_WG[open_R] - self._slots_WG[columns.open_chips_N[node_R]]
         kind_R = self.fleet.kind_N[node_R]
         for slots_KSG, switch_N in zip(columns.slots_KSG, self._switches_LN, strict=True):
             np.add.at(slots_KSG, (kind_R, switch_N[node_R]), delta_RG)
         columns.idle_chips_N[node_R], columns.open_chips_N[node_R] = idle_R, open_R
-        columns.stamp_N[node_R] = len(self.log)
+        columns.open_share_milli_N[node_R] = np.where(takes_R, free_RC.max(axis=1), -1)
+        columns.open_sum_milli_N[node_R] = np.where(takes_R, free_RC.sum(axis=1), 0)
+
+    def _recount_one(self, node: int) -> None:
+        columns = self.columns
+        if columns.broken_chips_N[node]:
+            self._recount(np.array([node], dtype=np.int32))
+            return
+        free_C = columns.free_milli_NC[node].tolist()
+        idle = free_C.count(WHOLE_MILLI)
+        takes = not columns.flags_N[node]
+        before, after = int(columns.open_chips_N[node]), idle if takes else 0
+        if after != before:
+            kind, delta_G = self.fleet.kind_N[node], self._slots_WG[after] - self._slots_WG[before]
+            for slots_KSG, switch_N in zip(columns.slots_KSG, self._switches_LN, strict=True):
+                slots_KSG[kind, switch_N[node]] += delta_G
+        columns.idle_chips_N[node], columns.open_chips_N[node] = idle, after
+        columns.open_share_milli_N[node] = max(free_C) if takes else -1
+        columns.open_sum_milli_N[node] = sum(free_C) if takes else 0
 
 
 def _holds(placement: Placement, node: int, chips: int) -> bool:
@@ -296,6 +350,9 @@ def _holds(placement: Placement, node: int, chips: int) -> bool:
     return any(int(held) & chips for held in placement.chips_R[placement.node_R == node])
 
 
+#: Chips of every mask of up to eight.
+_BITS = tuple(bits_of(mask) for mask in range(256))
+_NONE: tuple[int, ...] = ()
 _FOLDS = {EventKind.SUBMIT: State._submit, EventKind.FINISH: State._stop, EventKind.CANCEL: State._stop,
           EventKind.FAIL: State._fail, EventKind.REPAIR: State._repair, EventKind.PLACE: State._place,
           EventKind.REPLACE: State._move, EventKind.MOVE: State._move, EventKind.EVICT: State._evict,

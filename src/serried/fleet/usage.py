@@ -6,7 +6,7 @@ Axes: T = tenant, K = kind of chip.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,12 +31,12 @@ class Usage:
         self._known_ns_T = [0] * len(fleet.tenants)
         self._half_life_s = fleet.usage_half_life_ns / 1e9
 
-    def hold(self, tenant: int, kinds: Sequence[int], milli: Sequence[int], time_ns: int) -> None:
-        """A tenant takes (or, below zero, gives back) so much of each kind."""
+    def hold(self, tenant: int, milli_by_kind: Mapping[int, int], time_ns: int) -> None:
+        """A tenant takes (or, below zero, gives back) so many shares of each kind."""
         for one in self.lineage[tenant]:
             self._used_chip_s_T[one] = self.used_chip_s(one, time_ns)
             self._known_ns_T[one] = time_ns
-            for kind, share in zip(kinds, milli, strict=True):
+            for kind, share in milli_by_kind.items():
                 self.held_milli_TK[one, kind] += share
                 self._held_chips_T[one] += share / WHOLE_MILLI
 

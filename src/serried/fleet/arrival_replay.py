@@ -49,7 +49,7 @@ class Replayed:
 
 def replay_arrivals(fleet: Fleet, known: Sequence[Job], arriving: Sequence[Job], policy: str, *, seed: int,
                     progress: Callable[[int, int], None] | None = None) -> Replayed:
-    """Let jobs arrive one by one; what does not fit at once goes away. Every step is checked against a ledger of its own.
+    """Let jobs arrive one by one; what does not fit at once goes away. Every step is checked against a ledger.
 
     known: the jobs by which a policy knows the workload.
     """

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from serried.fleet.columns import bits_of, slots_of
 from serried.fleet.spec import WHOLE_MILLI, Event, EventKind, Fleet
 from serried.fleet.state import State
@@ -26,8 +24,9 @@ class Ledger:
 
     def follow(self, state: State, event: Event) -> None:
         """Book a PLACE."""
-        assert event.kind == EventKind.PLACE and event.placement is not None, "jobs arrive and stay"
         placement, shape = event.placement, state.jobs[event.job].shape
+        assert event.kind == EventKind.PLACE, "jobs arrive and stay"
+        assert placement is not None, "a placed job stands somewhere"
         for node, chips, workers in zip(placement.node_R.tolist(), placement.chips_R.tolist(),
                                         placement.workers_R.tolist(), strict=True):
             for chip in bits_of(chips):
@@ -56,7 +55,7 @@ class Ledger:
 
     def _check_node(self, state: State, node: int) -> None:
         columns, chips = state.columns, self._chips[node]
-        assert min(chips, default=0) >= 0 and self._cpu_milli[node] >= 0 and self._memory_bytes[node] >= 0, "overdrawn"
+        assert min(*chips, self._cpu_milli[node], self._memory_bytes[node], 0) == 0, "nothing is overdrawn"
         assert columns.free_milli_NC[node].tolist()[:len(chips)] == chips, "chips: state and ledger agree"
         assert columns.cpu_free_milli_N[node] == self._cpu_milli[node], "CPU: state and ledger agree"
         assert columns.memory_free_bytes_N[node] == self._memory_bytes[node], "memory: state and ledger agree"

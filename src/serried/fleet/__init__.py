@@ -5,9 +5,8 @@ why a job waits (`Why`). The loop, the same under a real clock and under a simul
 
     state = State(fleet)
     state.apply(event)                        # the world's: submit, finish, fail, repair, ...
-    plan = policy.plan(state.snapshot(now))   # no side effects
-    for event in plan.events:                 # somebody else carries them out, and says so
-        state.apply(event)
+    while (plan := policy.plan(state.snapshot(now))).events:   # one decision at a time, no side effects
+        state.apply_all(plan.events)          # somebody else carries them out, and says so
 
 `State` is a fold over its append-only log: `replay(fleet, log)` gives it back, byte for byte. A snapshot is a read-only
 view of one version of the state, not a copy; it is good until the next event.

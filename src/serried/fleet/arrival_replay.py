@@ -16,6 +16,7 @@ from serried.fleet.fragmentation import Fragmentation, typical_of
 from serried.fleet.ledger import Ledger
 from serried.fleet.measures import BestFit, Clustering, DotProduct, Measure, Packing, Random
 from serried.fleet.openb import milli_of
+from serried.fleet.rules import Rules
 from serried.fleet.scheduler import Scheduler
 from serried.fleet.spec import WHOLE_MILLI, Event, EventKind, Fleet, Job
 from serried.fleet.state import State
@@ -54,7 +55,7 @@ def replay_arrivals(fleet: Fleet, known: Sequence[Job], arriving: Sequence[Job],
     known: the jobs by which a policy knows the workload.
     """
     state, ledger = State(fleet), Ledger(fleet)
-    scheduler = Scheduler(fleet, MEASURES[policy](fleet, known, seed))
+    scheduler = Scheduler(fleet, MEASURES[policy](fleet, known, seed), Rules(order="arrival", reservations=0))
     scheduler.learn(state.snapshot(), [job.shape for job in known])
     used_milli_D, placed = np.zeros(len(arriving), dtype=np.int64), 0
     began = time.perf_counter()

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from serried.fleet.spec import WHOLE_MILLI, Fleet, Ints, NodeFlag
 
-__all__ = ["DOWN", "DRAINING", "NOBODY", "SHARED", "SPARE", "Columns", "bits_of", "chip_bits", "columns_of", "slots_of"]
+__all__ = ["DOWN", "DRAINING", "NOBODY", "RESERVED", "SHARED", "SPARE", "Columns", "bits_of", "chip_bits",
+           "columns_of", "slots_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -26,6 +27,7 @@ class Columns:
     idle_chips_N: healthy chips that nobody holds any share of. open_chips_N: the same where the node takes new work,
     else 0. open_share_milli_N: largest share that is free on one healthy chip of a node that takes new work, else -1.
     open_sum_milli_N: free shares of all its healthy chips, else 0.
+    busy_until_ns_N: when the last job there is expected to end; 0 = idle, FAR_NS = nobody knows.
     slots_KSG: per level, innermost first, and at last the whole fleet as one switch: how many workers of G chips each
     could start there, sum over nodes of floor(open chips / G). It makes finding a switch for a gang one comparison.
     """
@@ -40,6 +42,7 @@ class Columns:
     open_chips_N: NDArray[np.int16]
     open_share_milli_N: NDArray[np.int16]
     open_sum_milli_N: NDArray[np.int32]
+    busy_until_ns_N: Ints
     slots_KSG: tuple[NDArray[np.int32], ...]
 
     def read_only(self) -> Columns:
@@ -56,7 +59,7 @@ class Columns:
 #: `owner_NC` of a chip that no job holds, and of one that several share.
 NOBODY, SHARED = -1, -2
 #: `NodeFlag` in the type of `flags_N`.
-DOWN, DRAINING, SPARE = (np.uint8(flag) for flag in (NodeFlag.DOWN, NodeFlag.DRAINING, NodeFlag.SPARE))
+DOWN, DRAINING, SPARE, RESERVED = (np.uint8(flag) for flag in NodeFlag)
 
 
 def columns_of(fleet: Fleet) -> Columns:
@@ -71,7 +74,8 @@ def columns_of(fleet: Fleet) -> Columns:
         memory_free_bytes_N=fleet.memory_bytes_N.copy(), flags_N=np.zeros(count, dtype=np.uint8),
         broken_chips_N=np.zeros(count, dtype=np.uint64), idle_chips_N=idle_N, open_chips_N=idle_N.copy(),
         open_share_milli_N=np.where(idle_N > 0, WHOLE_MILLI, 0).astype(np.int16),
-        open_sum_milli_N=idle_N * np.int32(WHOLE_MILLI), slots_KSG=slots_of(fleet, idle_N))
+        open_sum_milli_N=idle_N * np.int32(WHOLE_MILLI), busy_until_ns_N=np.zeros(count, dtype=np.int64),
+        slots_KSG=slots_of(fleet, idle_N))
 
 
 def slots_of(fleet: Fleet, open_chips_N: NDArray[np.int16]) -> tuple[NDArray[np.int32], ...]:

@@ -189,7 +189,8 @@ class Fragmentation:
         enough_XGC = free_XC[:, None, :] >= self._share_milli_G[:, None]
         usable_XG = (free_XC[:, None, :] * enough_XGC).sum(axis=2)
         fits_XG = (enough_XGC.sum(axis=2) >= self._chips_G) & self._accepts_KG[kind]
-        return free_XC.sum(axis=1)[:, None] - (fits_XG * usable_XG) @ self._weight_GP
+        amount_XP: Floats = free_XC.sum(axis=1)[:, None] - (fits_XG * usable_XG) @ self._weight_GP
+        return amount_XP
 
 
 def _taken(free_C: list[int], value: int, share_milli: int, whole: int) -> list[int] | None:

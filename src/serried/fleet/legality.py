@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from serried.fleet.columns import DOWN, SPARE, bits_of, chip_bits
-from serried.fleet.spec import Event, EventKind, Ints, JobStatus, Placement
+from serried.fleet.columns import DOWN, RESERVED, SPARE, bits_of, chip_bits
+from serried.fleet.spec import FAR_NS, Event, EventKind, Ints, JobStatus, Placement
 
 if TYPE_CHECKING:
     from serried.fleet.state import State
@@ -30,11 +30,11 @@ class Law:
 
 
 _PLACING = frozenset({EventKind.PLACE, EventKind.REPLACE, EventKind.MOVE})
-_OF_JOBS = frozenset({EventKind.FINISH, EventKind.CANCEL, EventKind.EVICT}) | _PLACING
+_OF_JOBS = frozenset({EventKind.FINISH, EventKind.CANCEL, EventKind.EVICT, EventKind.RESERVE}) | _PLACING
 _OF_NODES = frozenset({EventKind.FAIL, EventKind.REPAIR, EventKind.DRAIN, EventKind.OPEN, EventKind.SPARE})
 _STATUS = {EventKind.PLACE: {JobStatus.PENDING}, EventKind.REPLACE: {JobStatus.BROKEN, JobStatus.RUNNING},
            EventKind.MOVE: {JobStatus.RUNNING}, EventKind.EVICT: {JobStatus.RUNNING, JobStatus.BROKEN},
-           EventKind.FINISH: {JobStatus.RUNNING},
+           EventKind.FINISH: {JobStatus.RUNNING}, EventKind.RESERVE: {JobStatus.PENDING},
            EventKind.CANCEL: {JobStatus.PENDING, JobStatus.RUNNING, JobStatus.BROKEN}}
 
 
@@ -52,6 +52,13 @@ def _requested(state: State, event: Event) -> bool:
 
 def _nodes_known(state: State, event: Event) -> bool:
     return bool(event.nodes) and min(event.nodes) >= 0 and max(event.nodes) < state.fleet.node_count
+
+
+def _reservable(state: State, event: Event) -> bool:
+    """Every node at most for one job."""
+    return (len(set(event.nodes)) == len(event.nodes)
+            and all(0 <= node < state.fleet.node_count and state.reserver.get(node, event.job) == event.job
+                    for node in event.nodes))
 
 
 def _whole_gang(state: State, event: Event) -> bool:
@@ -112,15 +119,26 @@ def _takes_work(state: State, event: Event) -> bool:
     """New rows stand on nodes that take work; a replacement may use spares, and rows that stay may stay."""
     placement = event.placement
     assert placement is not None, "whole_gang came first"
-    if len(placement.node_R) == 1 and event.kind == EventKind.PLACE:
+    if len(placement.node_R) == 1 and event.kind == EventKind.PLACE and not state.reserver:
         node = placement.node_R[0]
         return not state.columns.flags_N[node] and not state.columns.broken_chips_N[node] & placement.chips_R[0]
     flags_R = state.columns.flags_N[placement.node_R]
     broken_R = state.columns.broken_chips_N[placement.node_R] & placement.chips_R
+    if (flags_R & RESERVED).any():
+        kept = state.reserver
+        mine_R = [_may_use(state, event, node) if node in kept else False for node in placement.node_R.tolist()]
+        flags_R = np.where(mine_R, flags_R & ~RESERVED, flags_R)
     if event.kind == EventKind.REPLACE:
         old = state.placements[event.job]
         flags_R = np.where(np.isin(placement.node_R, old.node_R), flags_R & DOWN, flags_R & ~SPARE)
     return not flags_R.any() and not broken_R.any()
+
+
+def _may_use(state: State, event: Event, node: int) -> bool:
+    """A node that is kept serves the job that it is kept for, and jobs that will be gone before that one starts."""
+    owner = state.reserver[node]
+    runtime_ns, until_ns = state.jobs[event.job].runtime_ns, state.reservations[owner].until_ns
+    return owner == event.job or (runtime_ns > 0 and event.time_ns + runtime_ns <= until_ns < FAR_NS)
 
 
 LAWS: tuple[Law, ...] = (
@@ -133,6 +151,9 @@ LAWS: tuple[Law, ...] = (
         remedy="Take a new snapshot and plan again."),
     Law(name="nodes", kinds=_OF_NODES, holds=_nodes_known, broken="it names no node of this fleet",
         remedy="Name nodes by their numbers."),
+    Law(name="reservation", kinds=frozenset({EventKind.RESERVE}), holds=_reservable,
+        broken="it names no node of this fleet, or one that is kept for another job",
+        remedy="Take a new snapshot and plan again."),
     Law(name="gang", kinds=_PLACING, holds=_whole_gang,
         broken="not every worker of the gang has all its chips, on chips that the job accepts, one row a node",
         remedy="Place all of the gang or none of it."),

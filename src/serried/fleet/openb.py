@@ -117,7 +117,7 @@ def _rows(path: str | Path, needed: Sequence[str]) -> list[tuple[int, Mapping[st
                     near = nearest(name, header, count=1)
                     raise bad("line 1", ",".join(header)[:120] or "(empty)", f"a column {name!r}",
                               f"Perhaps {near[0]!r} is meant." if near else f"Columns needed: {', '.join(needed)}.")
-            found = []
+            found: list[tuple[int, Mapping[str, str]]] = []
             for row in reader:
                 blank = next((name for name in needed if row[name] is None), None)
                 if blank is not None:

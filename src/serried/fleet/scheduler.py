@@ -1,33 +1,201 @@
-"""The scheduler."""
+"""The scheduler: one decision at a time, from a snapshot.
+
+In this order: what is broken is mended, spares are kept, whoever waits starts, and what is to be emptied is emptied. A
+job that cannot start may, if the rules say so, push others out, have others moved, or have nodes kept for it; those
+behind it are looked at up to the rules' depth, and what is kept is closed to them unless they will be gone in time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 
+import numpy as np
+
+from serried.fleet.making_room import defragmented, preempted
 from serried.fleet.measures import Measure
-from serried.fleet.node_scores import NodeScores
+from serried.fleet.mending import lame_rows, mended
+from serried.fleet.placer import Placer
+from serried.fleet.reserving import reservation
+from serried.fleet.rules import Rules
 from serried.fleet.snapshot import Snapshot
-from serried.fleet.spec import Event, EventKind, Fleet, Plan, Shape
+from serried.fleet.spec import (
+    FAR_NS,
+    Event,
+    EventKind,
+    Fleet,
+    Job,
+    JobStatus,
+    Placement,
+    Plan,
+    Shape,
+    Why,
+)
+from serried.fleet.turns import barred, turns
+from serried.fleet.what_if import opened
+from serried.fleet.why import why_it_waits
 
 __all__ = ["Scheduler"]
 
+_NOTHING: tuple[Event, ...] = ()
+
 
 class Scheduler:
-    """One."""
+    """A `Policy`. It remembers scores and what was found impossible; both follow from the snapshot alone."""
 
-    def __init__(self, fleet: Fleet, measure: Measure) -> None:
-        self._scores = NodeScores(fleet, measure)
+    def __init__(self, fleet: Fleet, measure: Measure, rules: Rules | None = None, *, name: str = "") -> None:
+        self.name, self.rules = name, rules or Rules()
+        self.placer = Placer(fleet, measure)
+        self._fleet = fleet
+        self._futile: dict[int, int] = {}   # identity of a shape -> version at which it fitted nowhere
 
     def learn(self, snapshot: Snapshot, shapes: Sequence[Shape]) -> None:
-        """Meet shapes."""
-        self._scores.learn(snapshot, list(dict.fromkeys(shapes)))
+        """Meet shapes before they come: a matter of speed alone."""
+        self.placer.learn(snapshot, list({id(shape): shape for shape in shapes}.values()))
 
     def plan(self, snapshot: Snapshot) -> Plan:
-        """One decision."""
-        for queue in snapshot.pending.values():
-            for number in queue:
-                placement = self._scores.spot(snapshot, snapshot.job(number).shape, 0)
-                if placement is not None:
-                    return Plan(version=snapshot.version, events=(Event(
-                        time_ns=snapshot.time_ns, kind=EventKind.PLACE, job=number, placement=placement),))
-        return Plan(version=snapshot.version)
+        """The next decision; empty when there is none to take."""
+        assert snapshot.is_current, "a snapshot is good until the next event"
+        events = (self._mend(snapshot) if snapshot.broken else _NOTHING) or self._keep_spares(snapshot) or (
+            self._start(snapshot) if snapshot.pending else _NOTHING) or (
+            self._vacate(snapshot) if snapshot.draining else _NOTHING)
+        return Plan(version=snapshot.version, events=events, wake_ns=-1 if events else self._wake_ns(snapshot))
+
+    def why(self, snapshot: Snapshot, job: int) -> Why:
+        """Why a job waits, from what the snapshot says now."""
+        return why_it_waits(snapshot, self.placer, self.rules, job)
+
+    def _wake_ns(self, snapshot: Snapshot) -> int:
+        """When patience with the first broken gang ends."""
+        ends = [since + self.rules.patience_ns for since in snapshot.broken.values()]
+        return min((end for end in ends if end > snapshot.time_ns), default=-1)
+
+    # broken gangs
+
+    def _mend(self, snapshot: Snapshot) -> tuple[Event, ...]:
+        """Put the failed rows of one gang elsewhere; past patience, let all of it wait in the queue again."""
+        for number in sorted(snapshot.broken, key=lambda one: (-snapshot.job(one).priority, one)):
+            placement = snapshot.placement(number)
+            assert placement is not None, "a broken gang holds its nodes"
+            fixed = mended(snapshot, number, lame_rows(snapshot, placement))
+            if fixed is not None:
+                return (_event(snapshot, EventKind.REPLACE, number, fixed, "failed"),)
+            if snapshot.time_ns - snapshot.broken[number] >= self.rules.patience_ns:
+                return (_event(snapshot, EventKind.EVICT, number, None, "failed"),)
+        return _NOTHING
+
+    def _keep_spares(self, snapshot: Snapshot) -> tuple[Event, ...]:
+        """Set idle nodes aside until there are spares enough, spread over the outermost switches."""
+        wanted = int(self.rules.spare_ratio * self._fleet.node_count) - len(snapshot.spares)
+        columns = snapshot.columns
+        if wanted <= 0 or not columns.slots_KSG[-1][:, 0, -1].any():
+            return _NOTHING
+        idle = np.flatnonzero((columns.open_chips_N == self._fleet.chip_count_N) & (columns.open_chips_N > 0))
+        if not len(idle):
+            return _NOTHING
+        if len(self._fleet.switch_LN):
+            switch_X = self._fleet.switch_LN[-1][idle]
+            turn_X = np.arange(len(idle)) - np.searchsorted(switch_X, switch_X)   # the n-th idle node of its switch
+            idle = idle[np.lexsort((idle, turn_X))]
+        return (Event(time_ns=snapshot.time_ns, kind=EventKind.SPARE, nodes=tuple(np.sort(idle[:wanted]).tolist())),)
+
+    def _vacate(self, snapshot: Snapshot) -> tuple[Event, ...]:
+        """Let one gang leave its draining nodes in place."""
+        if not self.rules.vacates:
+            return _NOTHING
+        for number in sorted({one for node in snapshot.draining for one in snapshot.residents(node)}):
+            placement = snapshot.placement(number)
+            if placement is None or snapshot.status(number) != JobStatus.RUNNING:
+                continue
+            moved = mended(snapshot, number, lame_rows(snapshot, placement, draining=True))
+            if moved is not None:
+                return (_event(snapshot, EventKind.REPLACE, number, moved, "drained"),)
+        return _NOTHING
+
+    # waiting jobs
+
+    def _start(self, snapshot: Snapshot) -> tuple[Event, ...]:
+        """Start the first job in turn that can start, or make or keep room for one that cannot.
+
+        When jobs came and nothing else happened, only they are looked at: nobody else's chances have changed.
+        """
+        hopeful_S = None if snapshot.came else self.placer.hopeful_S(snapshot)
+        for blocked, number in enumerate(self._in_turn(snapshot)):
+            job = snapshot.job(number)
+            forbidden = barred(snapshot, job)
+            if len(forbidden) == len(job.shape.alternatives):
+                continue
+            placement = self._placement(snapshot, number, job, forbidden, hopeful_S)
+            if placement is not None:
+                return (_event(snapshot, EventKind.PLACE, number, placement, ""),)
+            room = self._make_room(snapshot, number) or self._keep_room(snapshot, number, blocked)
+            if room:
+                return room
+        return _NOTHING
+
+    def _in_turn(self, snapshot: Snapshot) -> Iterable[int]:
+        """Whom to look at: newcomers alone, or as many of all that wait as the rules say."""
+        if not snapshot.came:
+            return itertools.islice(turns(snapshot, self.rules), self.rules.depth)
+        return sorted(snapshot.came, key=lambda one: (-snapshot.job(one).priority, one))
+
+    def _placement(self, snapshot: Snapshot, number: int, job: Job, forbidden: frozenset[int],
+                   hopeful_S: Sequence[bool] | None) -> Placement | None:
+        """Where a job can start now, its own reserved nodes included, others' if it will be gone in time."""
+        found = self._open_placement(snapshot, job.shape, forbidden, hopeful_S)
+        if found is None and snapshot.reservations:
+            found = self._kept_placement(snapshot, number, job, forbidden)
+        return found
+
+    def _open_placement(self, snapshot: Snapshot, shape: Shape, forbidden: frozenset[int],
+                        hopeful_S: Sequence[bool] | None) -> Placement | None:
+        """Room on open nodes. What fitted nowhere fits nowhere until something is freed."""
+        if self._futile.get(id(shape), -1) >= snapshot.freed_version and not forbidden:
+            return None
+        row = self.placer.row(shape)
+        if hopeful_S is not None and row < len(hopeful_S) and not hopeful_S[row]:
+            return None
+        found = self.placer.place(snapshot, shape, forbidden)
+        if found is None and not forbidden:
+            self._futile[id(shape)] = snapshot.version
+        return found
+
+    def _kept_placement(self, snapshot: Snapshot, number: int, job: Job, forbidden: frozenset[int]) -> Placement | None:
+        """Room on reserved nodes: on those kept for the job, or, before they are needed, on those kept for others."""
+        mine = snapshot.reservations.get(number)
+        if mine is not None:
+            return self.placer.place_on(opened(snapshot.columns, mine.nodes), job.shape, forbidden)
+        if not job.runtime_ns:
+            return None
+        for event in snapshot.reservations.values():
+            if snapshot.time_ns + job.runtime_ns <= event.until_ns < FAR_NS:
+                found = self.placer.place_on(opened(snapshot.columns, event.nodes, alone=True), job.shape, forbidden)
+                if found is not None:
+                    return found
+        return None
+
+    def _make_room(self, snapshot: Snapshot, number: int) -> tuple[Event, ...]:
+        if not self.rules.budget_chips:
+            return _NOTHING
+        return preempted(snapshot, self.placer, self.rules, number) or (
+            defragmented(snapshot, self.placer, self.rules, number) if self.rules.defragments else _NOTHING)
+
+    def _keep_room(self, snapshot: Snapshot, number: int, blocked: int) -> tuple[Event, ...]:
+        """Keep nodes for one of the first blocked jobs; again when one of them went down."""
+        kept = snapshot.reservations.get(number)
+        if blocked >= self.rules.reservations or (kept is not None and not self._spoilt(snapshot, kept)):
+            return _NOTHING
+        if kept is None and len(snapshot.reservations) >= self.rules.reservations:
+            return _NOTHING
+        event = reservation(snapshot, self.placer, number)
+        return _NOTHING if event is None else (event,)
+
+    @staticmethod
+    def _spoilt(snapshot: Snapshot, kept: Event) -> bool:
+        node_R = np.array(kept.nodes)
+        columns = snapshot.columns
+        return bool((columns.flags_N[node_R] & 7).any() or columns.broken_chips_N[node_R].any())
+
+
+def _event(snapshot: Snapshot, kind: EventKind, number: int, placement: Placement | None, cause: str) -> Event:
+    return Event(time_ns=snapshot.time_ns, kind=kind, job=number, placement=placement, cause=cause)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from serried.fleet.columns import Columns
-from serried.fleet.spec import Fleet, Ints, Job, JobStatus, Placement, Tenant
+from serried.fleet.spec import Event, Fleet, Job, JobStatus, Placement
 from serried.fleet.usage import Usage
 
 if TYPE_CHECKING:
@@ -22,21 +22,13 @@ __all__ = ["Snapshot"]
 class Snapshot:
     """What a policy sees. It costs nothing to take and is good until the state's next event (`is_current`).
 
-    columns: nodes, chips and switches, not writable. pending: job numbers by (tenant, priority), in the order of
-    submission. broken: jobs whose nodes failed under them. preempted: (time_ns, chips) of evictions for the sake of
-    others, in time order; the budget of preemption is counted over these.
+    columns: nodes, chips and switches, not writable. Everything else is asked for; nothing here changes anything.
     """
 
     time_ns: int
     version: int
     fleet: Fleet
     columns: Columns
-    pending: Mapping[tuple[int, int], Sequence[int]]
-    broken: Set[int]
-    running: Set[int]
-    preempted: Sequence[tuple[int, int]]
-    tenants: Sequence[Tenant]
-    held_milli_TK: Ints
     _state: State
 
     @property
@@ -45,8 +37,63 @@ class Snapshot:
         return self.version == self._state.version
 
     @property
+    def pending(self) -> Mapping[tuple[int, int], Sequence[int]]:
+        """Job numbers that wait, by (tenant, priority), in the order of submission."""
+        return self._state.pending
+
+    @property
+    def running(self) -> Set[int]:
+        """Jobs that run."""
+        return self._state.running.keys()
+
+    @property
+    def broken(self) -> Mapping[int, int]:
+        """Jobs whose nodes failed under them, and since when (ns)."""
+        return self._state.broken
+
+    @property
+    def reservations(self) -> Mapping[int, Event]:
+        """The RESERVE event of each job that nodes are kept for."""
+        return self._state.reservations
+
+    @property
+    def draining(self) -> Set[int]:
+        """Nodes that are to be emptied."""
+        return self._state.draining.keys()
+
+    @property
+    def spares(self) -> Set[int]:
+        """Nodes that are kept for replacements."""
+        return self._state.spares.keys()
+
+    @property
+    def preempted(self) -> Sequence[tuple[int, int]]:
+        """(time_ns, chips) of every eviction and move for the sake of others; budgets are counted over these."""
+        return self._state.preempted
+
+    @property
+    def evictable_chips(self) -> Mapping[int, int]:
+        """Chips of running jobs that may be pushed out, by their priority."""
+        return self._state.evictable_chips
+
+    @property
+    def freed_version(self) -> int:
+        """Version of the last event that may have made room for somebody."""
+        return self._state.freed_version
+
+    @property
+    def came(self) -> Set[int]:
+        """Waiting jobs that came since anything else happened in the world."""
+        return self._state.came.keys()
+
+    @property
+    def job_count(self) -> int:
+        """Jobs ever submitted."""
+        return len(self._state.jobs)
+
+    @property
     def usage(self) -> Usage:
-        """What each tenant has used, decayed."""
+        """What each tenant holds, and has used, decayed."""
         return self._state.usage
 
     def touched_since(self, version: int) -> set[int]:

@@ -18,14 +18,16 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from serried.fleet.snapshot import Snapshot
 
-__all__ = ["WHOLE_MILLI", "Alternative", "Event", "EventKind", "Fleet", "Job", "JobStatus", "NodeFlag", "Placement",
-           "Plan", "Policy", "Shape", "Tenant", "Why"]
+__all__ = ["FAR_NS", "WHOLE_MILLI", "Alternative", "Event", "EventKind", "Fleet", "Job", "JobStatus", "NodeFlag",
+           "Placement", "Plan", "Policy", "Shape", "Tenant", "Why"]
 
 Ints = NDArray[np.int64]
 Nodes = NDArray[np.int32]
 
 #: A chip is a thousand shares; a job of fewer shares the chip.
 WHOLE_MILLI = 1000
+#: When something ends that nobody knows the end of.
+FAR_NS = 2**62
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +106,9 @@ class Shape:
 
     share_milli: of each chip; less than 1000 only for one worker of one chip. cpu_milli, memory_bytes: per worker.
     level: index of the switch level that the gang must (`level_required`) or should stay under; -1 = anywhere.
-    island_workers: so many consecutive workers, by rank, never straddle two switches of the innermost level; 0 = free.
+    island_workers: so many consecutive workers, by rank, never straddle two switches of the innermost level (the
+    scale-up island); 0 = free. spread_workers: no switch of spread_level holds more of the gang (failure domains); 0 =
+    free.
     """
 
     alternatives: tuple[Alternative, ...]
@@ -114,6 +118,8 @@ class Shape:
     level: int = -1
     level_required: bool = False
     island_workers: int = 0
+    spread_level: int = -1
+    spread_workers: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,11 +160,12 @@ class JobStatus(IntEnum):
 
 
 class NodeFlag(IntFlag):
-    """Why a node takes no new work; 0 = it does. A SPARE is kept for replacements."""
+    """Why a node takes no new work; 0 = it does. A SPARE is kept for replacements, a RESERVED one for a waiting job."""
 
     DOWN = 1
     DRAINING = 2
     SPARE = 4
+    RESERVED = 8
 
 
 class EventKind(IntEnum):
@@ -176,6 +183,7 @@ class EventKind(IntEnum):
     DRAIN = 9       # nodes
     OPEN = 10       # nodes: neither draining nor spare any more
     SPARE = 11      # nodes
+    RESERVE = 12    # job, nodes, until_ns: kept for a waiting job that will start about then; no nodes = no longer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -193,12 +201,14 @@ class Event:
     placement: Placement | None = None
     nodes: tuple[int, ...] = ()
     chips: int = 0
+    until_ns: int = 0
     cause: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a policy wants done, in this order, on the state of `version`; a later event may need an earlier one.
+    """One decision (a gang and whom it pushes out, a repair, a move), on the state of `version`; a later event may need
+    an earlier one. Whoever applies it asks again, until the plan is empty.
 
     wake_ns: when the policy wants to be asked again even if nothing happens; -1 = it does not.
     """

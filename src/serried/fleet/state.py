@@ -15,10 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serried.errors import NoAnswer
-from serried.fleet.columns import DOWN, DRAINING, NOBODY, SHARED, SPARE, Columns, bits_of, chip_bits, columns_of
+from serried.fleet.columns import (
+    DOWN,
+    DRAINING,
+    NOBODY,
+    RESERVED,
+    SHARED,
+    SPARE,
+    Columns,
+    bits_of,
+    chip_bits,
+    columns_of,
+)
 from serried.fleet.legality import refusal
 from serried.fleet.snapshot import Snapshot
-from serried.fleet.spec import WHOLE_MILLI, Event, EventKind, Fleet, Job, JobStatus, Placement
+from serried.fleet.spec import FAR_NS, WHOLE_MILLI, Event, EventKind, Fleet, Job, JobStatus, Placement
 from serried.fleet.usage import Usage
 
 __all__ = ["State", "replay"]
@@ -40,13 +51,17 @@ class State:
         self.placements: dict[int, Placement] = {}
         self.pending: dict[tuple[int, int], list[int]] = {}
         self.running: dict[int, None] = {}
-        self.broken: dict[int, None] = {}
+        self.broken: dict[int, int] = {}   # job -> since when
+        self.reservations: dict[int, Event] = {}
+        self.reserver: dict[int, int] = {}   # node -> the job that it is kept for
+        self.draining: dict[int, None] = {}
+        self.spares: dict[int, None] = {}
+        self.evictable_chips: dict[int, int] = {}   # priority -> chips of running jobs that may be pushed out
+        self.freed_version = 0      # of the last event that may have made room
+        self.came: dict[int, None] = {}   # jobs that came since anything else happened in the world, and wait
         self.preempted: list[tuple[int, int]] = []
         self._lodgers: dict[int, list[int]] = {}   # node -> jobs there that own no whole chip
         self._view = self.columns.read_only()
-        held_milli_TK = self.usage.held_milli_TK.view()
-        held_milli_TK.flags.writeable = False
-        self._held_milli_TK = held_milli_TK
         widest = self.columns.free_milli_NC.shape[1]
         self._slots_WG = (np.arange(widest + 1)[:, None] // np.arange(1, widest + 1)).astype(np.int32)
         self._switches_LN = np.vstack([fleet.switch_LN, np.zeros((1, fleet.node_count), dtype=np.int32)])
@@ -59,9 +74,7 @@ class State:
     def snapshot(self, time_ns: int | None = None) -> Snapshot:
         """What a policy sees now; good until the next event."""
         return Snapshot(time_ns=self.time_ns if time_ns is None else time_ns, version=len(self.log), fleet=self.fleet,
-                        columns=self._view, pending=self.pending, broken=self.broken.keys(),
-                        running=self.running.keys(), preempted=self.preempted, tenants=self.fleet.tenants,
-                        held_milli_TK=self._held_milli_TK, _state=self)
+                        columns=self._view, _state=self)
 
     def apply(self, event: Event) -> int:
         """Fold one event in; returns the number of its job (a new one for SUBMIT), or -1.
@@ -76,6 +89,8 @@ class State:
         self.log.append(event)
         self.time_ns = event.time_ns
         self.touched.append(_NONE)
+        if event.kind in _CHANGES:
+            self.came.clear()
         return _FOLDS[event.kind](self, event)
 
     def apply_all(self, events: Iterable[Event]) -> None:
@@ -98,8 +113,9 @@ class State:
             found.update(repr((number, placement.alternative)).encode())
             for rows in (placement.node_R, placement.chips_R, placement.workers_R):
                 found.update(rows.tobytes())
-        words = (self.time_ns, sorted(self.pending.items()), list(self.running), list(self.broken), self.preempted,
-                 sorted(self._lodgers.items()))
+        words = (self.time_ns, sorted(self.pending.items()), list(self.running), list(self.broken.items()),
+                 self.preempted, sorted(self._lodgers.items()), sorted(self.reserver.items()),
+                 sorted(self.draining), sorted(self.spares), sorted(self.evictable_chips.items()))
         found.update(repr(words).encode())
         return found.hexdigest()
 
@@ -114,11 +130,14 @@ class State:
         self.started_ns_J.append(-1)
         self.evictions_J.append(0)
         self._wait(number)
+        self.came[number] = None
         return number
 
     def _place(self, event: Event) -> int:
-        self._leave_queue(event.job)
+        opened = self._leave_queue(event.job)
         self._occupy(event)
+        if opened:
+            self.touched[-1] = (*opened, *self.touched[-1])
         self._run(event.job)
         self.started_ns_J[event.job] = event.time_ns
         return event.job
@@ -126,6 +145,7 @@ class State:
     def _move(self, event: Event) -> int:
         """MOVE and REPLACE: what is given up and what is taken change hands in one step."""
         left = self._release(event)
+        self._disturbed(event, left)
         self._occupy(event)
         self.touched[-1] = np.union1d(left.node_R, self.touched[-1])
         self.broken.pop(event.job, None)
@@ -139,7 +159,7 @@ class State:
             self.running.pop(event.job, None)
             self.broken.pop(event.job, None)
         else:
-            self._leave_queue(event.job)
+            self.touched[-1] = self._leave_queue(event.job)
         self.status_J[event.job] = JobStatus.DONE
         return event.job
 
@@ -148,10 +168,13 @@ class State:
         self.running.pop(event.job, None)
         self.broken.pop(event.job, None)
         self.evictions_J[event.job] += 1
-        if event.cause == "preempted":
-            self.preempted.append((event.time_ns, int(np.bitwise_count(placement.chips_R).sum())))
+        self._disturbed(event, placement)
         self._wait(event.job)
         return event.job
+
+    def _disturbed(self, event: Event, placement: Placement) -> None:
+        if event.cause in ("preempted", "defragmented"):
+            self.preempted.append((event.time_ns, int(np.bitwise_count(placement.chips_R).sum())))
 
     def _wait(self, number: int) -> None:
         """Stand in the queue of one's tenant and priority, in the order of submission."""
@@ -163,12 +186,15 @@ class State:
         else:
             queue.append(number)
 
-    def _leave_queue(self, number: int) -> None:
+    def _leave_queue(self, number: int) -> tuple[int, ...]:
+        """Stop waiting; returns the nodes that were kept for the job."""
         job = self.jobs[number]
         queue = self.pending[job.tenant, job.priority]
+        self.came.pop(number, None)
         del queue[bisect_left(queue, number)]
         if not queue:
             del self.pending[job.tenant, job.priority]
+        return self._unreserve(number)
 
     def _run(self, number: int) -> None:
         """RUNNING, or BROKEN at once where it was put on what does not work."""
@@ -188,7 +214,7 @@ class State:
     def _break(self, number: int) -> None:
         self.status_J[number] = JobStatus.BROKEN
         self.running.pop(number, None)
-        self.broken[number] = None
+        self.broken[number] = self.time_ns
 
     # what happens to nodes
 
@@ -218,6 +244,7 @@ class State:
             self.columns.broken_chips_N[node_R] &= ~np.uint64(event.chips)
         else:
             self.columns.flags_N[node_R] &= ~DOWN
+        self.freed_version = len(self.log)
         self._recount(node_R)
         self.touched[-1] = event.nodes
         return -1
@@ -226,12 +253,41 @@ class State:
         """DRAIN, SPARE and OPEN."""
         node_R = np.array(event.nodes, dtype=np.int32)
         if event.kind == EventKind.OPEN:
-            self.columns.flags_N[node_R] &= DOWN
+            self.freed_version = len(self.log)
+            self.columns.flags_N[node_R] &= DOWN | RESERVED
+            for node in event.nodes:
+                self.draining.pop(node, None)
+                self.spares.pop(node, None)
         else:
             self.columns.flags_N[node_R] |= DRAINING if event.kind == EventKind.DRAIN else SPARE
+            (self.draining if event.kind == EventKind.DRAIN else self.spares).update(dict.fromkeys(event.nodes))
         self._recount(node_R)
         self.touched[-1] = event.nodes
         return -1
+
+    def _reserve(self, event: Event) -> int:
+        freed = self._unreserve(event.job)
+        node_R = np.array(event.nodes, dtype=np.int32)
+        if len(node_R):
+            self.reservations[event.job] = event
+            self.reserver.update(dict.fromkeys(event.nodes, event.job))
+            self.columns.flags_N[node_R] |= RESERVED
+            self._recount(node_R)
+        self.touched[-1] = (*freed, *event.nodes)
+        return event.job
+
+    def _unreserve(self, number: int) -> tuple[int, ...]:
+        """Open the nodes that were kept for a job; returns them."""
+        held = self.reservations.pop(number, None)
+        if held is None:
+            return _NONE
+        self.freed_version = len(self.log)
+        for node in held.nodes:
+            del self.reserver[node]
+        node_R = np.array(held.nodes, dtype=np.int32)
+        self.columns.flags_N[node_R] &= ~RESERVED
+        self._recount(node_R)
+        return held.nodes
 
     # chips change hands
 
@@ -243,12 +299,15 @@ class State:
         assert event.placement is not None, "legality saw the placement"
         self.placements[event.job] = event.placement
         if (self.columns.flags_N[event.placement.node_R] & SPARE).any():   # a spare that works is a spare no more
+            for node in event.placement.node_R.tolist():
+                self.spares.pop(node, None)
             self.columns.flags_N[event.placement.node_R] &= ~SPARE
         self.touched[-1] = event.placement.node_R
         self._change_hands(event.job, event.placement, event.time_ns, sign=1)
 
     def _release(self, event: Event) -> Placement:
         placement = self.placements.pop(event.job)
+        self.freed_version = len(self.log)
         self.touched[-1] = placement.node_R
         self._change_hands(event.job, placement, event.time_ns, sign=-1)
         return placement
@@ -262,7 +321,27 @@ class State:
             self._change_one(number, placement, sign)
         else:
             self._change_many(number, placement, sign)
-        self.usage.hold(job.tenant, self._milli_by_kind(placement, sign * job.shape.share_milli), time_ns)
+        self._foresee(placement.node_R, time_ns + job.runtime_ns if job.runtime_ns else FAR_NS, sign)
+        milli_by_kind = self._milli_by_kind(placement, sign * job.shape.share_milli)
+        self.usage.hold(job.tenant, milli_by_kind, time_ns)
+        if job.preemptible and job.shape.share_milli == WHOLE_MILLI:
+            chips = sum(milli_by_kind.values()) // WHOLE_MILLI
+            self.evictable_chips[job.priority] = self.evictable_chips.get(job.priority, 0) + chips
+
+    def _foresee(self, node_R: NDArray[np.int32], end_ns: int, sign: int) -> None:
+        """When nodes will be idle, once a job that ends at `end_ns` came (sign 1) or left (sign -1)."""
+        until_ns_N = self.columns.busy_until_ns_N
+        if sign > 0:
+            until_ns_N[node_R] = np.maximum(until_ns_N[node_R], end_ns)
+            return
+        until_ns_N[node_R] = 0
+        for node in node_R[self.columns.idle_chips_N[node_R] < self.fleet.chip_count_N[node_R]].tolist():
+            until_ns_N[node] = max((self._end_ns(number) for number in self.jobs_on(node)), default=0)
+
+    def _end_ns(self, number: int) -> int:
+        """When a running job is expected to end."""
+        runtime_ns = self.jobs[number].runtime_ns
+        return self.started_ns_J[number] + runtime_ns if runtime_ns else FAR_NS
 
     def _change_one(self, number: int, placement: Placement, sign: int) -> None:
         """The same as `_change_many` for a single row, in plain numbers: most jobs stand on one node."""
@@ -353,10 +432,14 @@ def _holds(placement: Placement, node: int, chips: int) -> bool:
 #: Chips of every mask of up to eight.
 _BITS = tuple(bits_of(mask) for mask in range(256))
 _NONE: tuple[int, ...] = ()
+#: Events of the world after which any waiting job may have its chance.
+_CHANGES = frozenset({EventKind.FINISH, EventKind.CANCEL, EventKind.FAIL, EventKind.REPAIR, EventKind.DRAIN,
+                      EventKind.OPEN})
 _FOLDS = {EventKind.SUBMIT: State._submit, EventKind.FINISH: State._stop, EventKind.CANCEL: State._stop,
           EventKind.FAIL: State._fail, EventKind.REPAIR: State._repair, EventKind.PLACE: State._place,
           EventKind.REPLACE: State._move, EventKind.MOVE: State._move, EventKind.EVICT: State._evict,
-          EventKind.DRAIN: State._flag, EventKind.OPEN: State._flag, EventKind.SPARE: State._flag}
+          EventKind.DRAIN: State._flag, EventKind.OPEN: State._flag, EventKind.SPARE: State._flag,
+          EventKind.RESERVE: State._reserve}
 
 
 def replay(fleet: Fleet, log: Iterable[Event]) -> State:

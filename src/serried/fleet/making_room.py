@@ -1,0 +1,148 @@
+"""Room for a job that waits: whole gangs of lower rank are pushed out, or gangs move elsewhere from a checkpoint.
+
+Both look for the switch that the job would fill best, and there for the fewest and cheapest gangs. A budget bounds how
+many chips may be disturbed in a window; who was pushed out never pushes others, and is not pushed for ever.
+
+Axes: N = node, C = chip, J = job.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serried.fleet.columns import NOBODY, Columns
+from serried.fleet.placer import Placer
+from serried.fleet.rules import Rules
+from serried.fleet.snapshot import Snapshot
+from serried.fleet.spec import WHOLE_MILLI, Event, EventKind, Placement, Shape
+from serried.fleet.turns import barred, borrows
+from serried.fleet.what_if import closed, occupied, without
+
+__all__ = ["budget_left_chips", "defragmented", "preempted"]
+
+#: So many victims are looked at one by one, to spare those that need not go.
+_WEIGHED = 32
+
+
+def budget_left_chips(snapshot: Snapshot, rules: Rules) -> int:
+    """Chips that may still be disturbed in the window that ends now."""
+    since = bisect_left(snapshot.preempted, (snapshot.time_ns - rules.budget_window_ns + 1, 0))
+    return rules.budget_chips - sum(chips for _, chips in snapshot.preempted[since:])
+
+
+def preempted(snapshot: Snapshot, placer: Placer, rules: Rules, number: int) -> tuple[Event, ...]:
+    """Evictions and the placement that they make possible; nothing where there is no way within the budget."""
+    job, budget_chips = snapshot.job(number), budget_left_chips(snapshot, rules)
+    if budget_chips <= 0 or snapshot.evictions(number) or job.shape.share_milli < WHOLE_MILLI:
+        return ()
+    reclaims = rules.reclaims and not borrows(snapshot, job) and any(
+        tenant.quota_chips_K for tenant in snapshot.fleet.tenants)
+    lower = sum(chips for priority, chips in snapshot.evictable_chips.items()
+                if priority < job.priority or (reclaims and priority == job.priority))
+    if lower == 0:
+        return ()
+    most_chips = rules.victim_ratio * job.shape.alternatives[0].chip_count
+    candidates = [one for one in snapshot.running
+                  if _may_go(snapshot, rules, one, most_chips) and (
+                      snapshot.job(one).priority < job.priority or (
+                          reclaims and snapshot.job(one).priority == job.priority
+                          and _has_borrowed(snapshot, one, job.tenant)))]
+    victims, placement = _room(snapshot, placer, number, candidates)
+    if placement is None or sum(chips_of(snapshot, one) for one in victims) > budget_chips:
+        return ()
+    return (*(Event(time_ns=snapshot.time_ns, kind=EventKind.EVICT, job=one, cause="preempted") for one in victims),
+            Event(time_ns=snapshot.time_ns, kind=EventKind.PLACE, job=number, placement=placement))
+
+
+def defragmented(snapshot: Snapshot, placer: Placer, rules: Rules, number: int) -> tuple[Event, ...]:
+    """Moves that leave room under one switch, and the placement there; every mover finds another place first."""
+    job, budget_chips = snapshot.job(number), budget_left_chips(snapshot, rules)
+    if budget_chips <= 0 or job.shape.share_milli < WHOLE_MILLI:
+        return ()
+    most_chips = min(budget_chips, job.shape.alternatives[0].chip_count // 2)
+    candidates = [one for one in snapshot.running if _may_go(snapshot, rules, one, most_chips)]
+    movers, placement = _room(snapshot, placer, number, candidates)
+    if placement is None or sum(chips_of(snapshot, one) for one in movers) > budget_chips:
+        return ()
+    columns = closed(snapshot.columns, placement.node_R)
+    events = []
+    for one in movers:
+        shape = snapshot.job(one).shape
+        there = placer.place_on(columns, shape, _other_ways(snapshot, one))
+        if there is None:
+            return ()
+        events.append(Event(time_ns=snapshot.time_ns, kind=EventKind.MOVE, job=one, placement=there,
+                            cause="defragmented"))
+        columns = occupied(columns, there, shape)
+    return (*events, Event(time_ns=snapshot.time_ns, kind=EventKind.PLACE, job=number, placement=placement))
+
+
+def chips_of(snapshot: Snapshot, number: int) -> int:
+    """Chips that a running job holds."""
+    placement = snapshot.placement(number)
+    return 0 if placement is None else int(np.bitwise_count(placement.chips_R).sum())
+
+
+def _other_ways(snapshot: Snapshot, number: int) -> frozenset[int]:
+    """A job that moves stays on its alternative."""
+    placement = snapshot.placement(number)
+    assert placement is not None, "who moves stands somewhere"
+    return frozenset(range(len(snapshot.job(number).shape.alternatives))) - {placement.alternative}
+
+
+def _may_go(snapshot: Snapshot, rules: Rules, number: int, most_chips: float) -> bool:
+    job = snapshot.job(number)
+    return (job.preemptible and job.shape.share_milli == WHOLE_MILLI
+            and snapshot.evictions(number) < rules.most_evictions and 0 < chips_of(snapshot, number) <= most_chips)
+
+
+def _has_borrowed(snapshot: Snapshot, number: int, for_tenant: int) -> bool:
+    """Whether a running job's tenant holds more than its right, and is another's."""
+    job = snapshot.job(number)
+    if job.tenant == for_tenant:
+        return False
+    tenants, held_milli_TK = snapshot.fleet.tenants, snapshot.usage.held_milli_TK
+    return any(tenants[one].quota_chips_K and (
+        held_milli_TK[one] > np.array(tenants[one].quota_chips_K) * WHOLE_MILLI).any()
+        for one in snapshot.usage.lineage(job.tenant))
+
+
+def _room(snapshot: Snapshot, placer: Placer, number: int,
+          candidates: Sequence[int]) -> tuple[list[int], Placement | None]:
+    """Whom of the candidates to remove for a job, and where it then stands."""
+    shape, forbidden = snapshot.job(number).shape, barred(snapshot, snapshot.job(number))
+    if not candidates:
+        return [], None
+    columns = snapshot.columns
+    gone_J = np.zeros(snapshot.job_count + 2, dtype=bool)   # NOBODY and SHARED look at the last two
+    gone_J[list(candidates)] = True
+    leaves_NC = gone_J[columns.owner_NC]
+    placement = placer.place_on(_preferring_open(columns, leaves_NC, shape), shape, forbidden)
+    if placement is None:
+        return [], None
+    owners = np.unique(columns.owner_NC[placement.node_R][leaves_NC[placement.node_R]])
+    victims = [int(owner) for owner in owners if owner > NOBODY]
+    victims.sort(key=lambda one: (-snapshot.job(one).priority, snapshot.started_ns(one), one))
+    placement = placer.place_on(without(snapshot, columns, victims), shape, forbidden)
+    for spared in victims[:_WEIGHED]:   # the first are those whose loss would be the worst
+        fewer = [one for one in victims if one != spared]
+        found = placer.place_on(without(snapshot, columns, fewer), shape, forbidden)
+        if found is not None:
+            victims, placement = fewer, found
+    return victims, placement
+
+
+def _preferring_open(columns: Columns, leaves_NC: NDArray[np.bool_], shape: Shape) -> Columns:
+    """Columns with everything open that could be; CPU and memory are looked at again once the victims are known."""
+    idle_N = columns.idle_chips_N + leaves_NC.sum(axis=1)
+    takes_N = columns.flags_N == 0
+    generous_N = np.full(len(idle_N), np.iinfo(np.int64).max, dtype=np.int64)
+    return replace(columns, free_milli_NC=np.where(leaves_NC, WHOLE_MILLI, columns.free_milli_NC).astype(np.int16),
+                   open_chips_N=np.where(takes_N, idle_N, 0).astype(np.int16),
+                   cpu_free_milli_N=np.where(leaves_NC.any(axis=1), generous_N, columns.cpu_free_milli_N),
+                   memory_free_bytes_N=np.where(leaves_NC.any(axis=1), generous_N, columns.memory_free_bytes_N))

@@ -14,20 +14,20 @@ from numpy.typing import NDArray
 from serried.fleet.columns import Columns
 from serried.fleet.spec import WHOLE_MILLI, Fleet, Ints, Shape
 
-__all__ = ["Demands", "demands_of", "feasible_SN"]
+__all__ = ["Demands", "demands_of", "feasible_NS"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Demands:
     """Columns over S. share_milli_S: of one chip (0 = no chip at all). whole_chips_S: chips that must be idle (0 for a
-    worker that shares). milli_S: shares of all its chips together. accepts_SK: kinds of chip that will do."""
+    worker that shares). milli_S: shares of all its chips together. accepts_KS: kinds of chip that will do."""
 
     cpu_milli_S: Ints
     memory_bytes_S: Ints
     share_milli_S: NDArray[np.int16]
     whole_chips_S: NDArray[np.int16]
     milli_S: NDArray[np.int32]
-    accepts_SK: NDArray[np.bool_]
+    accepts_KS: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.cpu_milli_S)
@@ -38,22 +38,25 @@ def demands_of(fleet: Fleet, asked: Sequence[tuple[Shape, int]]) -> Demands:
     chosen = [(shape, shape.alternatives[alternative]) for shape, alternative in asked]
     chips_S = np.array([one.chips_per_worker for _, one in chosen], dtype=np.int32)
     share_S = np.array([shape.share_milli for shape, _ in chosen], dtype=np.int32)
-    accepts_SK = np.zeros((len(chosen), len(fleet.kinds)), dtype=bool)
+    accepts_KS = np.zeros((len(fleet.kinds), len(chosen)), dtype=bool)
     for row, (_, one) in enumerate(chosen):
-        accepts_SK[row, list(one.kinds)] = True
+        accepts_KS[list(one.kinds), row] = True
     return Demands(
         cpu_milli_S=np.array([shape.cpu_milli for shape, _ in chosen], dtype=np.int64),
         memory_bytes_S=np.array([shape.memory_bytes for shape, _ in chosen], dtype=np.int64),
         share_milli_S=np.where(chips_S > 0, share_S, 0).astype(np.int16),
         whole_chips_S=np.where(share_S == WHOLE_MILLI, chips_S, 0).astype(np.int16),
-        milli_S=chips_S * share_S, accepts_SK=accepts_SK)
+        milli_S=chips_S * share_S, accepts_KS=accepts_KS)
 
 
-def feasible_SN(demands: Demands, fleet: Fleet, columns: Columns, nodes: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Whether one worker of each demand could start on each of `nodes` now."""
-    fits: NDArray[np.bool_] = demands.share_milli_S[:, None] <= columns.open_share_milli_N[nodes]
-    fits &= demands.cpu_milli_S[:, None] <= columns.cpu_free_milli_N[nodes]
-    fits &= demands.memory_bytes_S[:, None] <= columns.memory_free_bytes_N[nodes]
-    fits &= demands.whole_chips_S[:, None] <= columns.open_chips_N[nodes]
-    fits &= demands.accepts_SK[:, fleet.kind_N[nodes]]
+def feasible_NS(demands: Demands, fleet: Fleet, columns: Columns, nodes: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Whether one worker of each demand could start on each of `nodes` now.
+
+    Nodes come first: after an event there are few of them and many demands, and the last axis is the fast one.
+    """
+    fits: NDArray[np.bool_] = demands.share_milli_S <= columns.open_share_milli_N[nodes][..., None]
+    fits &= demands.cpu_milli_S <= columns.cpu_free_milli_N[nodes][..., None]
+    fits &= demands.memory_bytes_S <= columns.memory_free_bytes_N[nodes][..., None]
+    fits &= demands.whole_chips_S <= columns.open_chips_N[nodes][..., None]
+    fits &= demands.accepts_KS[fleet.kind_N[nodes]]
     return fits

@@ -76,7 +76,7 @@ class Fragmentation:
         demands = typical.demands
         self._step_cpu_milli_P = np.unique(demands.cpu_milli_S)
         keys = np.column_stack([demands.share_milli_S, np.maximum(demands.milli_S // np.maximum(
-            demands.share_milli_S, 1), 0), demands.accepts_SK])
+            demands.share_milli_S, 1), 0), demands.accepts_KS.T])
         groups, group_M = np.unique(keys, axis=0, return_inverse=True)
         self._share_milli_G, self._chips_G = groups[:, 0].astype(np.int64), groups[:, 1].astype(np.int64)
         self._accepts_KG = groups[:, 2:].T.astype(bool) & (self._share_milli_G > 0)
@@ -89,29 +89,31 @@ class Fragmentation:
         self._after: dict[tuple[int, ...], tuple[list[int], Floats]] = {}
         self._ways: list[tuple[int, int]] = []
         self._way: dict[tuple[int, int], int] = {}
+        self._asked: tuple[Demands, NDArray[np.int64]] | None = None
 
     def amount_milli(self, snapshot: Snapshot, node: int) -> float:
         """Fragmentation of one node, in shares."""
         step = self._step(np.array([snapshot.columns.cpu_free_milli_N[node]]))[0]
         return float(self._table_before(int(self._fleet.kind_N[node]), healthy_free(snapshot, node))[step])
 
-    def scores_SN(self, snapshot: Snapshot, demands: Demands, nodes: NDArray[np.int32]) -> NDArray[np.int16]:
+    def scores_NS(self, snapshot: Snapshot, demands: Demands, nodes: NDArray[np.int32]) -> NDArray[np.int16]:
         """The score of the best chip for each demand on each node; nodes that stand alike are scored once."""
         columns, way_S = snapshot.columns, self._ways_of(demands)
-        found = np.empty((len(demands), len(nodes)), dtype=np.int16)
+        found = np.empty((nodes.size, len(demands)), dtype=np.int16)
         alike: dict[tuple[int, ...], list[int]] = {}
-        for position, node in enumerate(nodes.tolist()):
+        for position, node in enumerate(nodes.ravel().tolist()):
             free_C = sorted(healthy_free(snapshot, node))
             alike.setdefault((int(self._fleet.kind_N[node]), int(columns.cpu_free_milli_N[node]), *free_C),
                              []).append(position)
         for (kind, cpu_free_milli, *free_C), positions in alike.items():
             score_SV = self._scores_SV(kind, cpu_free_milli, free_C, demands.cpu_milli_S, way_S)[1]
-            found[:, positions] = score_SV.max(axis=1)[:, None]
-        return found
+            found[positions] = score_SV.max(axis=1)
+        return found.reshape(*nodes.shape, len(demands))
 
     def pick(self, snapshot: Snapshot, score_N: NDArray[np.int16]) -> int:
         """The first node of the highest score."""
-        return int(score_N.argmax())
+        node = int(score_N.argmax())
+        return node if score_N[node] >= 0 else -1
 
     def chips(self, snapshot: Snapshot, node: int, shape: Shape, alternative: int) -> int:
         """The first chip of the highest score for a share; the first idle chips for whole ones."""
@@ -140,8 +142,10 @@ class Fragmentation:
         return np.searchsorted(self._step_cpu_milli_P, cpu_milli, side="right")
 
     def _ways_of(self, demands: Demands) -> NDArray[np.int64]:
-        return np.array([self._way_of(share, whole) for share, whole in zip(
-            demands.share_milli_S.tolist(), demands.whole_chips_S.tolist(), strict=True)])
+        if self._asked is None or self._asked[0] is not demands:
+            self._asked = demands, np.array([self._way_of(share, whole) for share, whole in zip(
+                demands.share_milli_S.tolist(), demands.whole_chips_S.tolist(), strict=True)])
+        return self._asked[1]
 
     def _way_of(self, share_milli: int, whole_chips: int) -> int:
         """Row of the remembered tables for taking a share, whole chips, or none; a new way forgets the tables."""

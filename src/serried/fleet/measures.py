@@ -1,6 +1,6 @@
 """How good a node is for a worker: the packing rules that the fragmentation study compares, score 0 to 100.
 
-Each rule scores every demand on every node asked about (SN) with whole numbers, as the published scheduler framework
+Each rule scores every demand on every node asked about (NS) with whole numbers, as the published scheduler framework
 does, and then picks the chips of the chosen node. Ties between nodes go to the lower number: who wants them broken at
 random numbers the nodes at random. Rules and rounding: "Beware of Fragmentation" (USENIX ATC 2023) and its simulator.
 
@@ -17,24 +17,27 @@ from numpy.typing import NDArray
 
 from serried.fleet.demand import Demands
 from serried.fleet.snapshot import Snapshot
-from serried.fleet.spec import WHOLE_MILLI, Fleet, Shape
+from serried.fleet.spec import WHOLE_MILLI, Fleet, Ints, Shape
 
 __all__ = ["MOST", "BestFit", "Clustering", "DotProduct", "Measure", "Packing", "Random", "scramble"]
 
 Scores = NDArray[np.int16]
+Floats = NDArray[np.float64]
 #: The best score there is.
 MOST = 100
+#: What rounding may take from a score that is a whole number.
+_GRACE = 1e-9
 
 
 class Measure(Protocol):
     """A rule for choosing a node and chips on it."""
 
-    def scores_SN(self, snapshot: Snapshot, demands: Demands, nodes: NDArray[np.int32]) -> Scores:
-        """Score of each demand on each node, 0 (worst) to 100; meaningful only where the demand fits."""
+    def scores_NS(self, snapshot: Snapshot, demands: Demands, nodes: NDArray[np.int32]) -> Scores:
+        """Score of each demand on each node, 0 (worst) to 100; anything where it does not fit. `nodes` may be 0-d."""
         ...
 
     def pick(self, snapshot: Snapshot, score_N: Scores) -> int:
-        """The node to take, given the scores of all nodes (-1 where the demand does not fit); some node fits."""
+        """The node to take, given the scores of all nodes (-1 where the demand does not fit); -1 where none fits."""
         ...
 
     def chips(self, snapshot: Snapshot, node: int, shape: Shape, alternative: int) -> int:
@@ -47,7 +50,8 @@ class _HighestScore:
 
     def pick(self, snapshot: Snapshot, score_N: Scores) -> int:
         """The first node of the highest score."""
-        return int(score_N.argmax())
+        node = int(score_N.argmax())
+        return node if score_N[node] >= 0 else -1
 
     def chips(self, snapshot: Snapshot, node: int, shape: Shape, alternative: int) -> int:
         """The fullest chip that can take the share; the first idle chips for whole ones."""
@@ -63,13 +67,16 @@ class BestFit(_HighestScore):
     def __init__(self, fleet: Fleet) -> None:
         self._most_cpu_milli, self._most_milli = _largest(fleet)
 
-    def scores_SN(self, snapshot: Snapshot, demands: Demands, nodes: NDArray[np.int32]) -> Scores:
-        """The published rule, truncated to whole numbers."""
+    def scores_NS(self, snapshot: Snapshot, demands: Demands, nodes: NDArray[np.int32]) -> Scores:
+        """The published rule, truncated to whole numbers: what is free, less what is asked, counts against a node."""
         columns = snapshot.columns
-        cpu_left_SN = columns.cpu_free_milli_N[nodes] - demands.cpu_milli_S[:, None]
-        milli_left_SN = columns.open_sum_milli_N[nodes] - demands.milli_S[:, None]
-        left_SN = cpu_left_SN / self._most_cpu_milli * 0.5 + milli_left_SN / self._most_milli * 0.5
-        return ((1.0 - left_SN) * MOST).astype(np.int16)
+        free_N = self._weighed(columns.cpu_free_milli_N[nodes], columns.open_sum_milli_N[nodes])
+        asked_S = self._weighed(demands.cpu_milli_S, demands.milli_S)
+        return (MOST + _GRACE + asked_S - free_N[..., None]).astype(np.int16)
+
+    def _weighed(self, cpu_milli: Ints, milli: NDArray[np.int32]) -> Floats:
+        weighed: Floats = cpu_milli * (MOST / 2 / self._most_cpu_milli) + milli * (MOST / 2 / self._most_milli)
+        return weighed
 
 
 class DotProduct(_HighestScore):
@@ -78,13 +85,14 @@ class DotProduct(_HighestScore):
     def __init__(self, fleet: Fleet) -> None:
         self._most_cpu_milli, self._most_milli = _largest(fleet)
 
-    def scores_SN(self, snapshot: Snapshot, demands: Demands, nodes: NDArray[np.int32]) -> Scores:
+    def scores_NS(self, snapshot: Snapshot, demands: Demands, nodes: NDArray[np.int32]) -> Scores:
         """The published rule, with all chips of a node as one dimension and norms by the largest node."""
         columns = snapshot.columns
-        cpu_SN = (columns.cpu_free_milli_N[nodes] / self._most_cpu_milli) * (
-            demands.cpu_milli_S[:, None] / self._most_cpu_milli)
-        chips_SN = (columns.open_sum_milli_N[nodes] / self._most_milli) * (demands.milli_S[:, None] / self._most_milli)
-        return ((1.0 - (cpu_SN + chips_SN) / 2) * MOST).astype(np.int16)
+        cpu_N = columns.cpu_free_milli_N[nodes] / self._most_cpu_milli
+        chips_N = columns.open_sum_milli_N[nodes] / self._most_milli
+        cpu_NS = cpu_N[..., None] * (demands.cpu_milli_S / self._most_cpu_milli)
+        chips_NS = chips_N[..., None] * (demands.milli_S / self._most_milli)
+        return ((1.0 - (cpu_NS + chips_NS) / 2) * MOST).astype(np.int16)
 
 
 class Packing(_HighestScore):
@@ -93,21 +101,23 @@ class Packing(_HighestScore):
     def __init__(self, fleet: Fleet) -> None:
         self._chip_count_N = fleet.chip_count_N
 
-    def scores_SN(self, snapshot: Snapshot, demands: Demands, nodes: NDArray[np.int32]) -> Scores:
+    def scores_NS(self, snapshot: Snapshot, demands: Demands, nodes: NDArray[np.int32]) -> Scores:
         """Idle node: 33 - idle chips. Else 50 - idle chips that must be broken into, else 100 - tenths free of the chip
         to be shared, each kept above the tier below."""
         columns = snapshot.columns
         free_NC = columns.free_milli_NC[nodes]
-        idle_N = (free_NC == WHOLE_MILLI).sum(axis=1)
-        shares_S1 = (demands.milli_S[:, None] > 0) & (demands.whole_chips_S[:, None] == 0)
-        fits_SNC = (free_NC >= demands.share_milli_S[:, None, None]) & (free_NC < WHOLE_MILLI)
-        tightest_SN = np.where(fits_SNC, free_NC, WHOLE_MILLI).min(axis=2)
-        joins_SN = shares_S1 & (tightest_SN < WHOLE_MILLI)
-        broken_SN = np.maximum(demands.whole_chips_S[:, None], shares_S1 & ~joins_SN)
-        score_SN = np.where(joins_SN, np.maximum(MOST - tightest_SN * MOST // WHOLE_MILLI // 10, MOST // 2),
-                            np.maximum(MOST // 2 - broken_SN, MOST // 3))
-        score_SN = np.where(idle_N == self._chip_count_N[nodes], np.maximum(MOST // 3 - idle_N, idle_N), score_SN)
-        return np.where(demands.milli_S[:, None] > 0, score_SN, 0).astype(np.int16)
+        idle_N1 = (free_NC == WHOLE_MILLI).sum(axis=-1)[..., None]
+        shares_S = (demands.milli_S > 0) & (demands.whole_chips_S == 0)
+        fits_NSC = (free_NC[..., None, :] >= demands.share_milli_S[:, None]) & (
+            free_NC[..., None, :] < WHOLE_MILLI)
+        tightest_NS = np.where(fits_NSC, free_NC[..., None, :], WHOLE_MILLI).min(axis=-1)
+        joins_NS = shares_S & (tightest_NS < WHOLE_MILLI)
+        broken_NS = np.maximum(demands.whole_chips_S, shares_S & ~joins_NS)
+        score_NS = np.where(joins_NS, np.maximum(MOST - tightest_NS * MOST // WHOLE_MILLI // 10, MOST // 2),
+                            np.maximum(MOST // 2 - broken_NS, MOST // 3))
+        score_NS = np.where(idle_N1 == self._chip_count_N[nodes][..., None], np.maximum(MOST // 3 - idle_N1, idle_N1),
+                            score_NS)
+        return np.where(demands.milli_S > 0, score_NS, 0).astype(np.int16)
 
 
 class Clustering(_HighestScore):
@@ -117,13 +127,16 @@ class Clustering(_HighestScore):
     def __init__(self, fleet: Fleet) -> None:
         self._most_milli = _largest(fleet)[1]
 
-    def scores_SN(self, snapshot: Snapshot, demands: Demands, nodes: NDArray[np.int32]) -> Scores:
+    def scores_NS(self, snapshot: Snapshot, demands: Demands, nodes: NDArray[np.int32]) -> Scores:
         """Tier (0 to 3) x 25 + 25 x shares in use / most shares of a node; 0 for a worker without chips."""
-        used_N = 25 * (self._most_milli - snapshot.columns.open_sum_milli_N[nodes]) // self._most_milli
-        sizes_N = [_sizes_on(snapshot, int(node)) for node in nodes]
-        tier_SN = np.array([[_tier(whole, sizes) for sizes in sizes_N] for whole in demands.whole_chips_S.tolist()],
-                           dtype=np.int16)
-        return np.where(demands.milli_S[:, None] > 0, tier_SN * 25 + used_N, 0).astype(np.int16)
+        used_N1 = 25 * (self._most_milli - snapshot.columns.open_sum_milli_N[nodes][..., None]) // self._most_milli
+        tier_NG = np.array([[_tier(size, sizes) for size in range(_SIZES)] for sizes in (
+            _sizes_on(snapshot, node) for node in nodes.ravel().tolist())]).reshape(*nodes.shape, _SIZES)
+        return np.where(demands.milli_S > 0, tier_NG[..., demands.whole_chips_S] * 25 + used_N1, 0).astype(np.int16)
+
+
+#: Sizes of workers: shared (0) and every number of whole chips that one node may have.
+_SIZES = 65
 
 
 def _sizes_on(snapshot: Snapshot, node: int) -> set[int]:
@@ -150,14 +163,14 @@ class Random:
     def __init__(self, seed: int) -> None:
         self._seed = seed
 
-    def scores_SN(self, snapshot: Snapshot, demands: Demands, nodes: NDArray[np.int32]) -> Scores:
+    def scores_NS(self, snapshot: Snapshot, demands: Demands, nodes: NDArray[np.int32]) -> Scores:
         """All alike."""
-        return np.zeros((len(demands), len(nodes)), dtype=np.int16)
+        return np.zeros((*nodes.shape, len(demands)), dtype=np.int16)
 
     def pick(self, snapshot: Snapshot, score_N: Scores) -> int:
         """One of the nodes that fit."""
         fitting = np.flatnonzero(score_N >= 0)
-        return int(fitting[scramble(self._seed, snapshot.version, 0) % len(fitting)])
+        return -1 if not len(fitting) else int(fitting[scramble(self._seed, snapshot.version, 0) % len(fitting)])
 
     def chips(self, snapshot: Snapshot, node: int, shape: Shape, alternative: int) -> int:
         """One of the chips that can take the share; the first idle chips for whole ones."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from serried.fleet.demand import Demands, demands_of, feasible_SN
+from serried.fleet.demand import Demands, demands_of, feasible_NS
 from serried.fleet.measures import Measure
 from serried.fleet.snapshot import Snapshot
 from serried.fleet.spec import Fleet, Placement, Shape
@@ -39,7 +39,7 @@ class NodeScores:
         if row is None:
             row = self._learn(snapshot, shape, alternative)
         score_N = self._score_SN[row]
-        node = self._measure.pick(snapshot, score_N) if score_N.max() >= 0 else -1
+        node = self._measure.pick(snapshot, score_N)
         if node < 0:
             return None
         chips = self._measure.chips(snapshot, node, shape, alternative)
@@ -57,7 +57,7 @@ class NodeScores:
         self._demands = demands_of(self._fleet, self._asked)
         everywhere = np.arange(self._fleet.node_count, dtype=np.int32)
         scores = self._scored(snapshot, demands_of(self._fleet, fresh), everywhere)
-        self._score_SN = np.concatenate([self._score_SN, scores])
+        self._score_SN = np.concatenate([self._score_SN, scores.T])
 
     def _learn(self, snapshot: Snapshot, shape: Shape, alternative: int) -> int:
         self.learn(snapshot, [shape])
@@ -67,13 +67,14 @@ class NodeScores:
         if self._version < snapshot.version:
             if self._asked:
                 touched = snapshot.touched_since(self._version)
-                nodes = np.fromiter(touched, dtype=np.int32, count=len(touched))
-                self._score_SN[:, nodes] = self._scored(snapshot, self._demands, nodes)
+                if touched:
+                    nodes = np.array(touched.pop() if len(touched) == 1 else list(touched), dtype=np.int32)
+                    self._score_SN[:, nodes] = self._scored(snapshot, self._demands, nodes).T
             self._version = snapshot.version
 
     def _scored(self, snapshot: Snapshot, demands: Demands, nodes: NDArray[np.int32]) -> NDArray[np.int16]:
-        scores = self._measure.scores_SN(snapshot, demands, nodes)
-        scores[~feasible_SN(demands, self._fleet, snapshot.columns, nodes)] = _UNFIT
+        scores = self._measure.scores_NS(snapshot, demands, nodes)
+        scores[~feasible_NS(demands, self._fleet, snapshot.columns, nodes)] = _UNFIT
         return scores
 
 

@@ -56,7 +56,8 @@ class Scheduler:
     def plan(self, snapshot: Snapshot) -> Plan:
         """The next decision; empty when there is none to take."""
         assert snapshot.is_current, "a snapshot is good until the next event"
-        events = (self._mend(snapshot) if snapshot.broken else _NOTHING) or self._keep_spares(snapshot) or (
+        events = (self._mend(snapshot) if snapshot.broken else _NOTHING) or (
+            self._keep_spares(snapshot) if self.rules.spare_ratio else _NOTHING) or (
             self._start(snapshot) if snapshot.pending else _NOTHING) or (
             self._vacate(snapshot) if snapshot.draining else _NOTHING)
         return Plan(version=snapshot.version, events=events, wake_ns=-1 if events else self._wake_ns(snapshot))

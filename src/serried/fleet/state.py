@@ -138,7 +138,7 @@ class State:
         self._occupy(event)
         if opened:
             self.touched[-1] = (*opened, *self.touched[-1])
-        self._run(event.job)
+        self._mark_running(event.job)
         self.started_ns_J[event.job] = event.time_ns
         return event.job
 
@@ -149,7 +149,7 @@ class State:
         self._occupy(event)
         self.touched[-1] = np.union1d(left.node_R, self.touched[-1])
         self.broken.pop(event.job, None)
-        self._run(event.job)
+        self._mark_running(event.job)
         return event.job
 
     def _stop(self, event: Event) -> int:
@@ -195,17 +195,6 @@ class State:
         if not queue:
             del self.pending[job.tenant, job.priority]
         return self._unreserve(number)
-
-    def _run(self, number: int) -> None:
-        """RUNNING, or BROKEN at once where it was put on what does not work."""
-        placement = self.placements[number]
-        columns = self.columns
-        dead = (columns.flags_N[placement.node_R] & DOWN).any() or (
-            columns.broken_chips_N[placement.node_R] & placement.chips_R).any()
-        if dead:
-            self._break(number)
-        else:
-            self._mark_running(number)
 
     def _mark_running(self, number: int) -> None:
         self.status_J[number] = JobStatus.RUNNING
@@ -298,7 +287,7 @@ class State:
     def _occupy(self, event: Event) -> None:
         assert event.placement is not None, "legality saw the placement"
         self.placements[event.job] = event.placement
-        if (self.columns.flags_N[event.placement.node_R] & SPARE).any():   # a spare that works is a spare no more
+        if self.spares:   # a spare that works is a spare no more
             for node in event.placement.node_R.tolist():
                 self.spares.pop(node, None)
             self.columns.flags_N[event.placement.node_R] &= ~SPARE
@@ -315,12 +304,10 @@ class State:
     def _change_hands(self, number: int, placement: Placement, time_ns: int, *, sign: int) -> None:
         """Take (sign 1) or give back (sign -1) everything that a placement names."""
         job = self.jobs[number]
-        if job.shape.share_milli < WHOLE_MILLI or not placement.chips_R.all():
+        alone = len(placement.node_R) == 1
+        if job.shape.share_milli < WHOLE_MILLI or not (placement.chips_R[0] if alone else placement.chips_R.all()):
             self._lodge(number, placement.node_R.tolist(), sign)
-        if len(placement.node_R) == 1:
-            self._change_one(number, placement, sign)
-        else:
-            self._change_many(number, placement, sign)
+        (self._change_one if alone else self._change_many)(number, placement, sign)
         self._foresee(placement.node_R, time_ns + job.runtime_ns if job.runtime_ns else FAR_NS, sign)
         milli_by_kind = self._milli_by_kind(placement, sign * job.shape.share_milli)
         self.usage.hold(job.tenant, milli_by_kind, time_ns)
@@ -332,6 +319,10 @@ class State:
         """When nodes will be idle, once a job that ends at `end_ns` came (sign 1) or left (sign -1)."""
         until_ns_N = self.columns.busy_until_ns_N
         if sign > 0:
+            if len(node_R) == 1:
+                node = node_R[0]
+                until_ns_N[node] = max(until_ns_N[node], end_ns)
+                return
             until_ns_N[node_R] = np.maximum(until_ns_N[node_R], end_ns)
             return
         until_ns_N[node_R] = 0

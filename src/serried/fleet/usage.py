@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +26,9 @@ class Usage:
     def __init__(self, fleet: Fleet) -> None:
         self._lineages = tuple(_lineage(fleet, one) for one in range(len(fleet.tenants)))
         self.held_milli_TK = np.zeros((len(fleet.tenants), len(fleet.kinds)), dtype=np.int64)
-        self._held_milli_T = np.zeros(len(fleet.tenants), dtype=np.int64)
-        self._used_chip_s_T = np.zeros(len(fleet.tenants))
-        self._known_ns_T = np.zeros(len(fleet.tenants), dtype=np.int64)
+        self._held_milli_T = [0] * len(fleet.tenants)
+        self._used_chip_s_T = [0.0] * len(fleet.tenants)
+        self._known_ns_T = [0] * len(fleet.tenants)
         self._half_life_s = fleet.usage_half_life_ns / 1e9
         self._weight_T = np.array([tenant.weight for tenant in fleet.tenants])
         depth = max(map(len, self._lineages))
@@ -44,35 +43,31 @@ class Usage:
     def hold(self, tenant: int, milli_by_kind: Mapping[int, int], time_ns: int) -> None:
         """A tenant takes (or, below zero, gives back) so many shares of each kind."""
         for one in self._lineages[tenant]:
-            self._used_chip_s_T[one] = self._decayed(self._used_chip_s_T[one], self._held_milli_T[one],
-                                                     time_ns - self._known_ns_T[one])
+            self._used_chip_s_T[one] = self.used_chip_s(one, time_ns)
             self._known_ns_T[one] = time_ns
             for kind, milli in milli_by_kind.items():
                 self.held_milli_TK[one, kind] += milli
                 self._held_milli_T[one] += milli
 
-    def used_chip_s_T(self, time_ns: int) -> NDArray[np.float64]:
-        """Decayed chip-seconds of each tenant and all below it, as of `time_ns`."""
-        found: NDArray[np.float64] = self._decayed(self._used_chip_s_T, self._held_milli_T, time_ns - self._known_ns_T)
-        return found
+    def used_chip_s(self, tenant: int, time_ns: int) -> float:
+        """Decayed chip-seconds of a tenant and all below it, as of `time_ns`."""
+        gone_s, held = (time_ns - self._known_ns_T[tenant]) / 1e9, self._held_milli_T[tenant] / WHOLE_MILLI
+        if self._half_life_s <= 0:
+            return self._used_chip_s_T[tenant] + held * gone_s
+        kept = math.exp2(-gone_s / self._half_life_s)
+        return self._used_chip_s_T[tenant] * kept + held * (self._half_life_s / math.log(2)) * (1 - kept)
 
     def claims_DT(self, time_ns: int) -> NDArray[np.float64]:
         """What fair share compares, from the top of the tree down: use over weight. The least served has the least;
         siblings are compared first where their lines part (the order of Slurm's fair tree)."""
-        claims: NDArray[np.float64] = (self.used_chip_s_T(time_ns) / self._weight_T)[self._path_DT]
+        used_chip_s_T = np.array([self.used_chip_s(one, time_ns) for one in range(len(self._weight_T))])
+        claims: NDArray[np.float64] = (used_chip_s_T / self._weight_T)[self._path_DT]
         return claims
-
-    def _decayed(self, used_chip_s: Any, held_milli: Any, gone_ns: Any) -> Any:
-        """Numbers or columns alike."""
-        gone_s, held = gone_ns / 1e9, held_milli / WHOLE_MILLI
-        if self._half_life_s <= 0:
-            return used_chip_s + held * gone_s
-        kept = np.exp2(-gone_s / self._half_life_s)
-        return used_chip_s * kept + held * (self._half_life_s / math.log(2)) * (1 - kept)
 
     def arrays(self) -> Sequence[NDArray[np.generic]]:
         """Everything that is remembered, in a fixed order."""
-        return [self.held_milli_TK, self._held_milli_T, self._used_chip_s_T, self._known_ns_T]
+        return [self.held_milli_TK, np.array(self._held_milli_T), np.array(self._used_chip_s_T),
+                np.array(self._known_ns_T)]
 
 
 def _lineage(fleet: Fleet, tenant: int) -> tuple[int, ...]:

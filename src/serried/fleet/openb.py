@@ -1,4 +1,4 @@
-"""Readers of the openb trace (Alibaba cluster trace of GPUs, 2023), and arrivals drawn from it."""
+"""Readers of the openb trace (Alibaba cluster trace of GPUs, 2023), arrivals drawn from it, and published results."""
 
 from __future__ import annotations
 
@@ -10,10 +10,17 @@ from typing import TextIO
 
 import numpy as np
 
+from serried.catalogue.entry import DATA
 from serried.errors import BadInput, nearest
 from serried.fleet.spec import WHOLE_MILLI, Alternative, Fleet, Job, Shape
 
-__all__ = ["arrivals", "read_nodes", "read_pods"]
+__all__ = ["OPENB", "PUBLISHED_NAMES", "arrivals", "milli_of", "published_percent", "read_nodes", "read_pods"]
+
+#: The shipped trace, and what was published about it (`provenance.toml` beside the files).
+OPENB = DATA / "measurements" / "fleet" / "openb"
+#: Our names of placement rules -> those of the published results.
+PUBLISHED_NAMES = {"random": "01-Random", "dot-product": "02-DotProd", "clustering": "03-GpuClustering",
+                   "packing": "04-GpuPacking", "best-fit": "05-BestFit", "fragmentation": "06-FGD"}
 
 _MEBIBYTE = 2**20
 _NODE_COLUMNS = ("sn", "cpu_milli", "memory_mib", "gpu", "model")
@@ -101,6 +108,14 @@ def arrivals(jobs: Sequence[Job], fleet: Fleet, *, load: float, seed: int) -> li
 def milli_of(shape: Shape) -> int:
     """Shares of chips that a job of this shape asks for, by its first alternative."""
     return shape.alternatives[0].chip_count * shape.share_milli
+
+
+def published_percent(pods: str, rule: str, load_percent: int) -> tuple[float, float] | None:
+    """Published mean and deviation of the allocation, in percent; None where nothing was published."""
+    for row in csv.DictReader((OPENB / "fgd_expected_gpu_alloc.csv").read_text(encoding="utf-8").splitlines()):
+        if (row["workload"], row["sc_policy"]) == (pods, PUBLISHED_NAMES.get(rule)) and f"{load_percent}_mean" in row:
+            return float(row[f"{load_percent}_mean"]), float(row[f"{load_percent}_std"])
+    return None
 
 
 def _rows(path: str | Path, needed: Sequence[str]) -> list[tuple[int, Mapping[str, str]]]:

@@ -177,11 +177,10 @@ def _accepted(path: str | Path, line: int, spec: str, fleet: Fleet) -> tuple[int
 
 
 def _check_possible(path: str | Path, line: int, row: Mapping[str, str], shape: Shape, fleet: Fleet) -> None:
+    """More chips than any node has is a mistake; more CPU than goes with them is the trace's own, and never placed."""
     one = shape.alternatives[0]
-    could_N = (np.isin(fleet.kind_N, one.kinds) & (fleet.chip_count_N >= one.chips_per_worker)
-               & (fleet.cpu_milli_N >= shape.cpu_milli) & (fleet.memory_bytes_N >= shape.memory_bytes))
-    if not could_N.any():
-        raise BadInput(file=str(path), field=f"line {line}", value=row["name"],
-                       expected=f"a pod that one node could host; it asks for {one.chips_per_worker} chips, "
-                                f"{shape.cpu_milli / 1000:g} CPUs and {shape.memory_bytes / _MEBIBYTE:.0f} MiB",
-                       remedy="Ask for less, or add such a node.")
+    most = int(fleet.chip_count_N[np.isin(fleet.kind_N, one.kinds)].max(initial=0))
+    if one.chips_per_worker > most:
+        raise BadInput(file=str(path), field=f"line {line}, num_gpu", value=row["num_gpu"],
+                       expected=f"at most {most}, the chips of the largest node that will do",
+                       remedy="Ask for fewer, or add such a node to the node list.")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serried.fleet.columns import DOWN, RESERVED, SPARE, bits_of, chip_bits
-from serried.fleet.spec import FAR_NS, Event, EventKind, Ints, JobStatus, Placement
+from serried.fleet.spec import FAR_NS, WHOLE_MILLI, Event, EventKind, Ints, JobStatus, Placement
 
 if TYPE_CHECKING:
     from serried.fleet.state import State
@@ -48,6 +48,23 @@ def _job_known(state: State, event: Event) -> bool:
 
 def _requested(state: State, event: Event) -> bool:
     return event.request is not None and 0 <= event.request.tenant < len(state.fleet.tenants)
+
+
+def _sensible(state: State, event: Event) -> bool:
+    """A shape that the fleet's columns can speak of; whether it could ever be placed is another question."""
+    assert event.request is not None, "requested came first"
+    shape, level_count = event.request.shape, len(state.fleet.levels) + 1   # the fleet itself is the last level
+    if event.request.runtime_ns < 0 or not 1 <= shape.share_milli <= WHOLE_MILLI or not shape.alternatives:
+        return False
+    if not (-1 <= shape.level < level_count and -1 <= shape.spread_level < level_count) or (
+            shape.level_required and shape.level < 0) or min(shape.cpu_milli, shape.memory_bytes) < 0:
+        return False
+    return all(one.worker_count >= 1 and 0 <= one.chips_per_worker <= 64 and one.kinds
+               and all(0 <= kind < len(state.fleet.kinds) for kind in one.kinds)
+               and (one.worker_count == 1 or one.chips_per_worker > 0)
+               and (shape.share_milli == WHOLE_MILLI or (one.worker_count, one.chips_per_worker) == (1, 1))
+               and one.worker_count % max(shape.island_workers, 1) == 0 and shape.island_workers >= 0
+               and shape.spread_workers >= 0 for one in shape.alternatives)
 
 
 def _nodes_known(state: State, event: Event) -> bool:
@@ -146,6 +163,9 @@ LAWS: tuple[Law, ...] = (
         remedy="Apply events in the order of their time."),
     Law(name="request", kinds=frozenset({EventKind.SUBMIT}), holds=_requested,
         broken="it brings no job, or a tenant that is not known", remedy="Give the job and a tenant of the fleet."),
+    Law(name="shape", kinds=frozenset({EventKind.SUBMIT}), holds=_sensible,
+        broken="its shape names kinds or switch levels that the fleet does not have, or shares of more than one chip, "
+               "or islands that do not divide the gang", remedy="Correct the shape."),
     Law(name="status", kinds=_OF_JOBS, holds=_job_known,
         broken="there is no such job, or it does not stand where this could happen to it",
         remedy="Take a new snapshot and plan again."),

@@ -105,7 +105,7 @@ class Packing(_HighestScore):
         """Idle node: 33 - idle chips. Else 50 - idle chips that must be broken into, else 100 - tenths free of the chip
         to be shared, each kept above the tier below."""
         columns = snapshot.columns
-        free_NC = columns.free_milli_NC[nodes]
+        free_NC = columns.free_milli_NC[nodes].astype(np.int32)
         idle_N1 = (free_NC == WHOLE_MILLI).sum(axis=-1)[..., None]
         shares_S = (demands.milli_S > 0) & (demands.whole_chips_S == 0)
         fits_NSC = (free_NC[..., None, :] >= demands.share_milli_S[:, None]) & (

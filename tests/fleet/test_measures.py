@@ -52,7 +52,7 @@ def test_packing():
 
 
 def test_clustering():
-    """Node 0 hosts shares only (tier 3, and 4.25 of 8 chips are not free: 25 x 4.25 / 8 = 13); idle nodes are tier 1."""
+    """Node 0 hosts shares only (tier 3; 4.25 of 8 chips are not free: 25 x 4.25 / 8 = 13); idle nodes are tier 1."""
     fleet, state = two_nodes()
     assert scores(Clustering(fleet), state, [share(500), gang(1, 1), CPU_ONLY]) == [[88, 25], [13, 25], [0, 0]]
     happen(state, EventKind.PLACE, submit(state, gang(1, 1)), placement=on([0], 0b10))

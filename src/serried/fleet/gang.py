@@ -51,45 +51,48 @@ def switches_of(fleet: Fleet) -> Switches:
 
 
 def place_gang(fleet: Fleet, switches: Switches, columns: Columns, shape: Shape, alternative: int, *,
-               recount: bool = False) -> Placement | None:
+               recount: bool = False, today: Columns | None = None) -> Placement | None:
     """The whole gang on chips of one kind, or None.
 
     recount: count by switch from the nodes, for columns whose `slots_KSG` are not theirs (what a plan would make of
-    a state).
+    a state). today: take the switch with the most room in these columns, not the tightest.
     """
     chosen = shape.alternatives[alternative]
     found: tuple[int, Placement] | None = None
     for kind in chosen.kinds:
         capacity = (_exact_capacity(fleet, switches, columns, shape, chosen, kind) if recount else
                     _capacity(switches, columns, shape, chosen, kind))
-        level, placement = _place_on_kind(fleet, switches, columns, shape, alternative, kind, capacity)
+        room = capacity if today is None else [-open_S for open_S in _exact_capacity(
+            fleet, switches, today, shape, chosen, kind)]
+        level, placement = _place_on_kind(fleet, switches, columns, shape, alternative, kind, (capacity, room))
         if placement is not None and (found is None or level < found[0]):
             found = level, placement
     return None if found is None else found[1]
 
 
 def _place_on_kind(fleet: Fleet, switches: Switches, columns: Columns, shape: Shape, alternative: int, kind: int,
-                   capacity: list[Counts]) -> tuple[int, Placement | None]:
-    """Innermost level whose one switch holds the gang, and the placement there."""
+                   counts: tuple[list[Counts], list[Counts]]) -> tuple[int, Placement | None]:
+    """Innermost level whose one switch holds the gang, and the placement there, under the switch of least `room`."""
+    capacity, room = counts
     one = shape.alternatives[alternative]
     unit = max(shape.island_workers, 1)
     needed = one.worker_count // unit
     outermost = shape.level if shape.level_required else switches.level_count - 1
-    while (best := _tightest(capacity, outermost, needed)) is not None:
+    while (best := _switch(capacity, room, outermost, needed)) is not None:
         rows = _fill(fleet, switches, columns, shape, one, kind, best, needed, capacity)
         if rows is not None:
             return best[0], rows_on(columns, *rows, one, alternative)
         # the chips were there, CPU or memory was not: count again, node by node
-        capacity = _exact_capacity(fleet, switches, columns, shape, one, kind)
+        capacity = room = _exact_capacity(fleet, switches, columns, shape, one, kind)
     return -1, None
 
 
-def _tightest(capacity: list[Counts], outermost: int, needed: int) -> tuple[int, int] | None:
-    """Innermost level with a switch that holds so much, and there the one that is left with least."""
+def _switch(capacity: list[Counts], room: list[Counts], outermost: int, needed: int) -> tuple[int, int] | None:
+    """Innermost level with a switch that holds so much, and there the first of least room."""
     for level in range(outermost + 1):
         fits_S = np.flatnonzero(capacity[level] >= needed)
         if len(fits_S):
-            return level, int(fits_S[capacity[level][fits_S].argmin()])
+            return level, int(fits_S[room[level][fits_S].argmin()])
     return None
 
 

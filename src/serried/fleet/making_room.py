@@ -15,16 +15,18 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from serried.fleet.columns import NOBODY, Columns
+from serried.fleet.columns import Columns
 from serried.fleet.placer import Placer
 from serried.fleet.rules import Rules
 from serried.fleet.snapshot import Snapshot
-from serried.fleet.spec import WHOLE_MILLI, Event, EventKind, Placement, Shape
+from serried.fleet.spec import WHOLE_MILLI, Event, EventKind, Placement
 from serried.fleet.turns import barred, borrows
 from serried.fleet.what_if import closed, occupied, without
 
 __all__ = ["budget_left_chips", "defragmented", "preempted"]
 
+#: The rank of who is not to go.
+_STAYS = np.iinfo(np.int64).max
 #: So many victims are looked at one by one, to spare those that need not go.
 _WEIGHED = 32
 
@@ -114,35 +116,42 @@ def _has_borrowed(snapshot: Snapshot, number: int, for_tenant: int) -> bool:
 
 def _room(snapshot: Snapshot, placer: Placer, number: int,
           candidates: Sequence[int]) -> tuple[list[int], Placement | None]:
-    """Whom of the candidates to remove for a job, and where it then stands."""
+    """Whom of the candidates to remove for a job, and where it then stands: those of the lowest priorities that do,
+    under the switch with most room already, and nobody who need not go."""
     shape, forbidden = snapshot.job(number).shape, barred(snapshot, snapshot.job(number))
-    if not candidates:
-        return [], None
     columns = snapshot.columns
-    gone_J = np.zeros(snapshot.job_count + 2, dtype=bool)   # NOBODY and SHARED look at the last two
-    gone_J[list(candidates)] = True
-    leaves_NC = gone_J[columns.owner_NC]
-    placement = placer.place_on(_preferring_open(columns, leaves_NC, shape), shape, forbidden)
-    if placement is None:
-        return [], None
-    owners = np.unique(columns.owner_NC[placement.node_R][leaves_NC[placement.node_R]])
-    victims = [int(owner) for owner in owners if owner > NOBODY]
+    rank_J = np.full(snapshot.job_count + 2, _STAYS)   # NOBODY and SHARED look at the last two
+    rank_J[list(candidates)] = [snapshot.job(one).priority for one in candidates]
+    rank_NC = rank_J[columns.owner_NC]
+    for rank in np.unique(rank_J[rank_J < _STAYS]).tolist():
+        leaves_NC = rank_NC <= rank
+        placement = placer.place_on(_generous(columns, leaves_NC), shape, forbidden, today=columns)
+        if placement is not None:
+            owners = np.unique(columns.owner_NC[placement.node_R][leaves_NC[placement.node_R]])
+            return _spared(snapshot, placer, number, [int(owner) for owner in owners])
+    return [], None
+
+
+def _spared(snapshot: Snapshot, placer: Placer, number: int,
+            victims: list[int]) -> tuple[list[int], Placement | None]:
+    """Without those who need not go; whose loss would be the worst is tried first."""
+    shape, forbidden = snapshot.job(number).shape, barred(snapshot, snapshot.job(number))
     victims.sort(key=lambda one: (-snapshot.job(one).priority, snapshot.started_ns(one), one))
-    placement = placer.place_on(without(snapshot, columns, victims), shape, forbidden)
-    for spared in victims[:_WEIGHED]:   # the first are those whose loss would be the worst
+    placement = placer.place_on(without(snapshot, snapshot.columns, victims), shape, forbidden)
+    for spared in victims[:_WEIGHED] if placement is not None else ():
         fewer = [one for one in victims if one != spared]
-        found = placer.place_on(without(snapshot, columns, fewer), shape, forbidden)
+        found = placer.place_on(without(snapshot, snapshot.columns, fewer), shape, forbidden)
         if found is not None:
             victims, placement = fewer, found
     return victims, placement
 
 
-def _preferring_open(columns: Columns, leaves_NC: NDArray[np.bool_], shape: Shape) -> Columns:
+def _generous(columns: Columns, leaves_NC: NDArray[np.bool_]) -> Columns:
     """Columns with everything open that could be; CPU and memory are looked at again once the victims are known."""
     idle_N = columns.idle_chips_N + leaves_NC.sum(axis=1)
-    takes_N = columns.flags_N == 0
-    generous_N = np.full(len(idle_N), np.iinfo(np.int64).max, dtype=np.int64)
-    return replace(columns, free_milli_NC=np.where(leaves_NC, WHOLE_MILLI, columns.free_milli_NC).astype(np.int16),
-                   open_chips_N=np.where(takes_N, idle_N, 0).astype(np.int16),
-                   cpu_free_milli_N=np.where(leaves_NC.any(axis=1), generous_N, columns.cpu_free_milli_N),
-                   memory_free_bytes_N=np.where(leaves_NC.any(axis=1), generous_N, columns.memory_free_bytes_N))
+    touched_N = leaves_NC.any(axis=1)
+    enough = np.iinfo(np.int64).max
+    return replace(columns, free_milli_NC=np.where(leaves_NC, np.int16(WHOLE_MILLI), columns.free_milli_NC),
+                   open_chips_N=np.where(columns.flags_N == 0, idle_N, 0).astype(np.int16),
+                   cpu_free_milli_N=np.where(touched_N, enough, columns.cpu_free_milli_N),
+                   memory_free_bytes_N=np.where(touched_N, enough, columns.memory_free_bytes_N))

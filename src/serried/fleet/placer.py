@@ -49,15 +49,17 @@ class Placer:
                 return placement
         return None
 
-    def place_on(self, columns: Columns, shape: Shape, barred: frozenset[int] = frozenset()) -> Placement | None:
+    def place_on(self, columns: Columns, shape: Shape, barred: frozenset[int] = frozenset(), *,
+                 today: Columns | None = None) -> Placement | None:
         """The same on what a plan would make of the columns, whose counts by switch are not looked at; whole chips
-        only."""
+        only. today: see `place_gang`."""
         if shape.share_milli < WHOLE_MILLI:
             return None
         for alternative in self._known(shape)[2]:
             if alternative in barred or not shape.alternatives[alternative].chips_per_worker:
                 continue
-            placement = place_gang(self.fleet, self.switches, columns, shape, alternative, recount=True)
+            placement = place_gang(self.fleet, self.switches, columns, shape, alternative, recount=True,
+                                   today=today)
             if placement is not None:
                 return placement
         return None

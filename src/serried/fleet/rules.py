@@ -16,7 +16,8 @@ _HOUR_NS = 3_600_000_000_000
 class Rules:
     """order: of waiting jobs of one priority: by arrival, or by fair share among tenants.
 
-    depth: so many jobs that cannot start now are looked past (1 = the first one blocks all others).
+    strict: nobody passes a job that cannot start. depth: else so many that wait are looked at when something changed;
+    who comes is always looked at.
     reservations: so many blocked jobs get nodes kept for them, with others let past only if they will be gone by then.
     budget_chips: chips that may be taken from running jobs for the sake of others within budget_window_ns; 0 = none.
     most_evictions: after so many a job is left in peace; and a job that was pushed out never pushes others.
@@ -28,6 +29,7 @@ class Rules:
     """
 
     order: Literal["arrival", "fair"] = "fair"
+    strict: bool = False
     depth: int = 64
     reservations: int = 1
     budget_chips: int = 0
@@ -43,7 +45,7 @@ class Rules:
 
 #: Named sets of rules for comparisons.
 POLICIES: dict[str, Rules] = {
-    "strict": Rules(order="arrival", depth=1, reservations=0),
+    "strict": Rules(order="arrival", strict=True, reservations=0),
     "arrival": Rules(order="arrival"),
     "greedy": Rules(reservations=0),
     "fair": Rules(),

@@ -120,7 +120,7 @@ class Scheduler:
 
         When jobs came and nothing else happened, only they are looked at: nobody else's chances have changed.
         """
-        hopeful_S = None if snapshot.came else self.placer.hopeful_S(snapshot)
+        hopeful_S = None if snapshot.came and not self.rules.strict else self.placer.hopeful_S(snapshot)
         for blocked, number in enumerate(self._in_turn(snapshot)):
             job = snapshot.job(number)
             forbidden = barred(snapshot, job)
@@ -135,9 +135,9 @@ class Scheduler:
         return _NOTHING
 
     def _in_turn(self, snapshot: Snapshot) -> Iterable[int]:
-        """Whom to look at: newcomers alone, or as many of all that wait as the rules say."""
-        if not snapshot.came:
-            return itertools.islice(turns(snapshot, self.rules), self.rules.depth)
+        """Whom to look at: newcomers alone, or as many of all that wait as the rules say; the first alone if strict."""
+        if self.rules.strict or not snapshot.came:
+            return itertools.islice(turns(snapshot, self.rules), 1 if self.rules.strict else self.rules.depth)
         return sorted(snapshot.came, key=lambda one: (-snapshot.job(one).priority, one))
 
     def _placement(self, snapshot: Snapshot, number: int, job: Job, forbidden: frozenset[int],

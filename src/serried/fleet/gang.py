@@ -59,7 +59,8 @@ def place_gang(fleet: Fleet, switches: Switches, columns: Columns, shape: Shape,
     """
     chosen = shape.alternatives[alternative]
     found: tuple[int, Placement] | None = None
-    for kind in chosen.kinds:
+    widest = columns.free_milli_NC.shape[1]
+    for kind in chosen.kinds if chosen.chips_per_worker <= widest else ():
         capacity = (_exact_capacity(fleet, switches, columns, shape, chosen, kind) if recount else
                     _capacity(switches, columns, shape, chosen, kind))
         room = capacity if today is None else [-open_S for open_S in _exact_capacity(

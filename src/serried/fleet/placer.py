@@ -19,12 +19,17 @@ from serried.fleet.spec import WHOLE_MILLI, Fleet, Placement, Shape
 __all__ = ["Placer", "by_worth", "stands_alone"]
 
 
+#: More workers than any fleet has room for.
+_NEVER = 2**30
+
+
 class Placer:
     """Finds placements; what it remembers are scores and the forms of shapes."""
 
     def __init__(self, fleet: Fleet, measure: Measure) -> None:
         self.fleet, self.switches = fleet, switches_of(fleet)
         self._scores = NodeScores(fleet, measure)
+        self._widest = int(fleet.chip_count_N.max(initial=1))
         self._shapes: dict[int, tuple[int, Shape, tuple[int, ...]]] = {}   # kept, so that identities stay theirs
         self._kind_X: list[int] = []
         self._grain_X: list[int] = []
@@ -90,8 +95,9 @@ class Placer:
                 for kind in one.kinds:
                     whole = shape.share_milli == WHOLE_MILLI and one.chips_per_worker > 0
                     self._kind_X.append(kind)
-                    self._grain_X.append(one.chips_per_worker - 1 if whole else 0)
-                    self._needed_X.append(one.worker_count if whole else 0)
+                    fits = one.chips_per_worker <= self._widest
+                    self._grain_X.append(one.chips_per_worker - 1 if whole and fits else 0)
+                    self._needed_X.append((one.worker_count if fits else _NEVER) if whole else 0)
         return known
 
 

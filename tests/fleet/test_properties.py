@@ -28,8 +28,9 @@ FLEETS = st.builds(
                   "spine": list(np.arange(leaves * per_leaf) // (2 * per_leaf))}, usage_half_life_ns=half_life),
     st.integers(2, 6), st.integers(1, 4), st.sampled_from([1, 2, 4]), st.sampled_from([0, 30 * MINUTE_NS]))
 
-RULES = st.builds(Rules, order=st.sampled_from(["arrival", "fair"]), strict=st.booleans(), depth=st.sampled_from([2, 64]),
-                  reservations=st.integers(0, 2), budget_chips=st.sampled_from([0, 8, 1000]),
+RULES = st.builds(Rules, order=st.sampled_from(["arrival", "fair"]), strict=st.booleans(),
+                  depth=st.sampled_from([2, 64]), reservations=st.integers(0, 2),
+                  budget_chips=st.sampled_from([0, 8, 1000]),
                   budget_window_ns=st.just(5 * MINUTE_NS), most_evictions=st.integers(1, 2), defragments=st.booleans(),
                   patience_ns=st.sampled_from([0, 10 * MINUTE_NS]), spare_ratio=st.sampled_from([0.0, 0.15]))
 
@@ -57,8 +58,8 @@ JOBS = st.builds(Job, name=st.just("j"), shape=shapes(), tenant=st.integers(0, 3
 @st.composite
 def happenings(draw):
     """What the world does next: (what, a number to pick with, minutes later, a job)."""
-    return (draw(st.sampled_from(["submit"] * 6 + ["finish"] * 3 + ["fail", "fail", "repair", "chip", "drain", "open"])),
-            draw(st.integers(0, 10**6)), draw(st.sampled_from([0, 0, 1, 7])), draw(JOBS))
+    what = draw(st.sampled_from(["submit"] * 6 + ["finish"] * 3 + ["fail", "fail", "repair", "chip", "drain", "open"]))
+    return what, draw(st.integers(0, 10**6)), draw(st.sampled_from([0, 0, 1, 7])), draw(JOBS)
 
 
 def world_event(state: State, what: str, pick: int, time_ns: int, job: Job) -> Event | None:

@@ -130,7 +130,7 @@ class Clustering(_HighestScore):
     def scores_NS(self, snapshot: Snapshot, demands: Demands, nodes: NDArray[np.int32]) -> Scores:
         """Tier (0 to 3) x 25 + 25 x shares in use / most shares of a node; 0 for a worker without chips."""
         used_N1 = 25 * (self._most_milli - snapshot.columns.open_sum_milli_N[nodes][..., None]) // self._most_milli
-        tier_NG = np.array([[_tier(size, sizes) for size in range(_SIZES)] for sizes in (
+        tier_NG = np.array([[_tier(chips, sizes) for chips in range(_SIZES)] for sizes in (
             _sizes_on(snapshot, node) for node in nodes.ravel().tolist())]).reshape(*nodes.shape, _SIZES)
         return np.where(demands.milli_S > 0, tier_NG[..., demands.whole_chips_S] * 25 + used_N1, 0).astype(np.int16)
 
@@ -151,8 +151,8 @@ def _sizes_on(snapshot: Snapshot, node: int) -> set[int]:
     return found
 
 
-def _tier(size: int, sizes: set[int]) -> int:
-    if size in sizes:
+def _tier(chips: int, sizes: set[int]) -> int:
+    if chips in sizes:
         return 3 if len(sizes) == 1 else 2
     return 0 if sizes else 1
 

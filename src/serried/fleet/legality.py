@@ -91,9 +91,10 @@ def _whole_gang(state: State, event: Event) -> bool:
                 and int(placement.chips_R[0]).bit_count() == chosen.chip_count
                 and int(state.fleet.kind_N[node]) in chosen.kinds)
     known = len(node_R) > 0 and node_R.min() >= 0 and node_R.max() < state.fleet.node_count
-    return bool(known and len(np.unique(node_R)) == len(node_R) and workers_R.sum() == chosen.worker_count
+    once = known and bool((node_R[1:] > node_R[:-1]).all() or len(np.unique(node_R)) == len(node_R))
+    return bool(once and workers_R.sum() == chosen.worker_count
                 and (np.bitwise_count(placement.chips_R) == workers_R * chosen.chips_per_worker).all()
-                and np.isin(state.fleet.kind_N[node_R], chosen.kinds).all())
+                and set(np.unique(state.fleet.kind_N[node_R]).tolist()) <= set(chosen.kinds))
 
 
 def _fits(state: State, event: Event) -> bool:

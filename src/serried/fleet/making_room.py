@@ -42,8 +42,7 @@ def preempted(snapshot: Snapshot, placer: Placer, rules: Rules, number: int) -> 
     job, budget_chips = snapshot.job(number), budget_left_chips(snapshot, rules)
     if budget_chips <= 0 or snapshot.evictions(number) or job.shape.share_milli < WHOLE_MILLI:
         return ()
-    reclaims = rules.reclaims and not borrows(snapshot, job) and any(
-        tenant.quota_chips_K for tenant in snapshot.fleet.tenants)
+    reclaims = rules.reclaims and snapshot.usage.has_quotas and not borrows(snapshot, job)
     lower = sum(chips for priority, chips in snapshot.evictable_chips.items()
                 if priority < job.priority or (reclaims and priority == job.priority))
     if lower == 0:

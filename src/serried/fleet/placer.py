@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from serried.fleet.columns import Columns
 from serried.fleet.gang import place_gang, switches_of
@@ -31,10 +32,9 @@ class Placer:
         self._scores = NodeScores(fleet, measure)
         self._widest = int(fleet.chip_count_N.max(initial=1))
         self._shapes: dict[int, tuple[int, Shape, tuple[int, ...]]] = {}   # kept, so that identities stay theirs
-        self._kind_X: list[int] = []
-        self._grain_X: list[int] = []
-        self._needed_X: list[int] = []
+        self._asked_X: list[tuple[int, int, int]] = []   # kind, chips per worker less one, workers
         self._first_S: list[int] = []
+        self._columns: tuple[int, NDArray[np.int64], NDArray[np.int64]] = (0, np.empty((3, 0), int), np.empty(0, int))
 
     def learn(self, snapshot: Snapshot, shapes: Sequence[Shape]) -> None:
         """Meet shapes before they come."""
@@ -71,11 +71,13 @@ class Placer:
 
     def hopeful_S(self, snapshot: Snapshot) -> list[bool]:
         """By known shape, whether the fleet as a whole has chips enough now: false is final, true is not."""
-        if not self._kind_X:
+        if not self._asked_X:
             return []
-        slots_KG = snapshot.columns.slots_KSG[-1][:, 0, :]
-        enough_X = slots_KG[self._kind_X, self._grain_X] >= self._needed_X
-        found: list[bool] = np.logical_or.reduceat(enough_X, self._first_S).tolist()
+        if self._columns[0] < len(self._asked_X):
+            self._columns = len(self._asked_X), np.array(self._asked_X).T.copy(), np.array(self._first_S)
+        _, (kind_X, grain_X, needed_X), first_S = self._columns
+        enough_X = snapshot.columns.slots_KSG[-1][kind_X, 0, grain_X] >= needed_X
+        found: list[bool] = np.logical_or.reduceat(enough_X, first_S).tolist()
         return found
 
     def best_way(self, shape: Shape) -> int:
@@ -90,14 +92,12 @@ class Placer:
         known = self._shapes.get(id(shape))
         if known is None:
             known = self._shapes[id(shape)] = len(self._shapes), shape, by_worth(shape)
-            self._first_S.append(len(self._kind_X))
+            self._first_S.append(len(self._asked_X))
             for one in shape.alternatives:
-                for kind in one.kinds:
-                    whole = shape.share_milli == WHOLE_MILLI and one.chips_per_worker > 0
-                    self._kind_X.append(kind)
-                    fits = one.chips_per_worker <= self._widest
-                    self._grain_X.append(one.chips_per_worker - 1 if whole and fits else 0)
-                    self._needed_X.append((one.worker_count if fits else _NEVER) if whole else 0)
+                whole = shape.share_milli == WHOLE_MILLI and one.chips_per_worker > 0
+                fits = one.chips_per_worker <= self._widest
+                self._asked_X += [(kind, one.chips_per_worker - 1 if whole and fits else 0,
+                                   (one.worker_count if fits else _NEVER) if whole else 0) for kind in one.kinds]
         return known
 
 

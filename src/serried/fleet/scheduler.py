@@ -47,7 +47,8 @@ class Scheduler:
         self.name, self.rules = name, rules or Rules()
         self.placer = Placer(fleet, measure)
         self._fleet = fleet
-        self._futile: dict[int, int] = {}   # identity of a shape -> version at which it fitted nowhere
+        self._futile: dict[int, int] = {}     # identity of a shape -> version at which it fitted nowhere
+        self._unmended: dict[int, int] = {}   # broken gang -> version at which no node would do for it
 
     def learn(self, snapshot: Snapshot, shapes: Sequence[Shape]) -> None:
         """Meet shapes before they come: a matter of speed alone."""
@@ -78,9 +79,11 @@ class Scheduler:
         for number in sorted(snapshot.broken, key=lambda one: (-snapshot.job(one).priority, one)):
             placement = snapshot.placement(number)
             assert placement is not None, "a broken gang holds its nodes"
-            fixed = mended(snapshot, number, lame_rows(snapshot, placement))
-            if fixed is not None:
-                return (_event(snapshot, EventKind.REPLACE, number, fixed, "failed"),)
+            if self._unmended.get(number, -1) < max(snapshot.freed_version, snapshot.broken_version):
+                fixed = mended(snapshot, number, lame_rows(snapshot, placement))
+                if fixed is not None:
+                    return (_event(snapshot, EventKind.REPLACE, number, fixed, "failed"),)
+                self._unmended[number] = snapshot.version
             if snapshot.time_ns - snapshot.broken[number] >= self.rules.patience_ns:
                 return (_event(snapshot, EventKind.EVICT, number, None, "failed"),)
         return _NOTHING

@@ -82,6 +82,11 @@ class Snapshot:
         return self._state.freed_version
 
     @property
+    def broken_version(self) -> int:
+        """Version of the last failure."""
+        return self._state.broken_version
+
+    @property
     def came(self) -> Set[int]:
         """Waiting jobs that came since anything else happened in the world."""
         return self._state.came.keys()

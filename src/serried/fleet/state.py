@@ -58,6 +58,7 @@ class State:
         self.spares: dict[int, None] = {}
         self.evictable_chips: dict[int, int] = {}   # priority -> chips of running jobs that may be pushed out
         self.freed_version = 0      # of the last event that may have made room
+        self.broken_version = 0     # of the last failure
         self.came: dict[int, None] = {}   # jobs that came since anything else happened in the world, and wait
         self.preempted: list[tuple[int, int]] = []
         self._lodgers: dict[int, list[int]] = {}   # node -> jobs there that own no whole chip
@@ -209,6 +210,7 @@ class State:
 
     def _fail(self, event: Event) -> int:
         columns, node_R = self.columns, np.array(event.nodes, dtype=np.int32)
+        self.broken_version = len(self.log)
         if event.chips:
             chips = np.uint64(event.chips)
             columns.broken_chips_N[node_R] |= chips

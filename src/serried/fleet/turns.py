@@ -26,7 +26,7 @@ def turns(snapshot: Snapshot, rules: Rules) -> Iterator[int]:
             yield from heapq.merge(*(pending[key] for key in keys if key[1] == priority))
         return
     tenant_Q, priority_Q = np.array(keys).T
-    borrows_Q = [borrows(snapshot, snapshot.job(pending[key][0])) for key in keys]
+    borrows_Q = [snapshot.usage.has_quotas and borrows(snapshot, snapshot.job(pending[key][0])) for key in keys]
     claims_DQ = snapshot.usage.claims_DT(snapshot.time_ns)[:, tenant_Q]
     head_Q = [pending[key][0] for key in keys]
     for place in np.lexsort((head_Q, *claims_DQ[::-1], borrows_Q, -priority_Q)).tolist():
@@ -40,7 +40,7 @@ def borrows(snapshot: Snapshot, job: Job) -> bool:
 
 def barred(snapshot: Snapshot, job: Job) -> frozenset[int]:
     """Alternatives that a quota forbids now: the job would have to borrow, and a tenant on its line may not."""
-    if not any(tenant.quota_chips_K for tenant in snapshot.fleet.tenants):
+    if not snapshot.usage.has_quotas:
         return _NONE
     bound = [one for one in snapshot.usage.lineage(job.tenant) if not snapshot.fleet.tenants[one].borrows]
     return frozenset(number for number, way in enumerate(job.shape.alternatives)

@@ -24,6 +24,7 @@ class Usage:
     """
 
     def __init__(self, fleet: Fleet) -> None:
+        self.has_quotas = any(tenant.quota_chips_K for tenant in fleet.tenants)
         self._lineages = tuple(_lineage(fleet, one) for one in range(len(fleet.tenants)))
         self.held_milli_TK = np.zeros((len(fleet.tenants), len(fleet.kinds)), dtype=np.int64)
         self._held_milli_T = [0] * len(fleet.tenants)

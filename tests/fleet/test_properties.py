@@ -76,8 +76,8 @@ def world_event(state: State, what: str, pick: int, time_ns: int, job: Job) -> E
     return Event(time_ns=time_ns, kind=kinds[what], nodes=tuple(set(nodes)))
 
 
-@settings(max_examples=120, deadline=None)
-@given(FLEETS, RULES, st.lists(happenings(), min_size=3, max_size=40))
+@settings(max_examples=80, deadline=None)
+@given(FLEETS, RULES, st.lists(happenings(), min_size=20, max_size=80))
 def test_whatever_happens(fleet, rules, world):
     state, warm = State(fleet), Scheduler(fleet, BestFit(fleet), rules)
     time_ns = 0

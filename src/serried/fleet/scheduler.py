@@ -21,6 +21,7 @@ from serried.fleet.rules import Rules
 from serried.fleet.snapshot import Snapshot
 from serried.fleet.spec import (
     FAR_NS,
+    WHOLE_MILLI,
     Event,
     EventKind,
     Fleet,
@@ -47,8 +48,11 @@ class Scheduler:
         self.name, self.rules = name, rules or Rules()
         self.placer = Placer(fleet, measure)
         self._fleet = fleet
+        self._depth = 1 if self.rules.strict else self.rules.depth
         self._futile: dict[int, int] = {}     # identity of a shape -> version at which it fitted nowhere
+        self._futile_kept: dict[tuple[int, int], int] = {}   # the same of nodes kept for a job
         self._unmended: dict[int, int] = {}   # broken gang -> version at which no node would do for it
+        self._scanned = -1, 0                 # version, and jobs ever submitted, when nobody's turn led to anything
 
     def learn(self, snapshot: Snapshot, shapes: Sequence[Shape]) -> None:
         """Meet shapes before they come: a matter of speed alone."""
@@ -79,7 +83,7 @@ class Scheduler:
         for number in sorted(snapshot.broken, key=lambda one: (-snapshot.job(one).priority, one)):
             placement = snapshot.placement(number)
             assert placement is not None, "a broken gang holds its nodes"
-            if self._unmended.get(number, -1) < max(snapshot.freed_version, snapshot.broken_version):
+            if self._unmended.get(number, -1) < max(snapshot.freed_version, snapshot.lost_version):
                 fixed = mended(snapshot, number, lame_rows(snapshot, placement))
                 if fixed is not None:
                     return (_event(snapshot, EventKind.REPLACE, number, fixed, "failed"),)
@@ -123,33 +127,37 @@ class Scheduler:
 
         When jobs came and nothing else happened, only they are looked at: nobody else's chances have changed.
         """
-        hopeful_S = None if snapshot.came and not self.rules.strict else self.placer.hopeful_S(snapshot)
-        for blocked, number in enumerate(self._in_turn(snapshot)):
+        newcomers = bool(snapshot.came) and not self.rules.strict
+        version, jobs_seen = self._scanned
+        others_looked_at = version >= max(snapshot.freed_version, snapshot.lost_version)
+        if not newcomers and others_looked_at and jobs_seen == snapshot.job_count:
+            return _NOTHING
+        hopeful_S = None if newcomers else self.placer.hopeful_S(snapshot)
+        for blocked, number in enumerate(self._in_turn(snapshot, newcomers)):
             job = snapshot.job(number)
             forbidden = barred(snapshot, job)
             if len(forbidden) == len(job.shape.alternatives):
                 continue
-            placement = self._placement(snapshot, number, job, forbidden, hopeful_S)
+            placement = self._open_placement(snapshot, job.shape, forbidden, hopeful_S)
+            if placement is None and snapshot.reservations:
+                placement = self._kept_placement(snapshot, number, job, forbidden)
             if placement is not None:
                 return (_event(snapshot, EventKind.PLACE, number, placement, ""),)
-            room = self._make_room(snapshot, number) or self._keep_room(snapshot, number, blocked)
+            room = self.rules.budget_chips and self._make_room(snapshot, number)
+            if not room and blocked < self.rules.reservations:
+                room = self._keep_room(snapshot, number)
             if room:
                 return room
+        if (others_looked_at or not newcomers) and not self.rules.budget_chips and (
+                snapshot.pending_count <= self._depth):
+            self._scanned = snapshot.version, snapshot.job_count   # all were looked at, and time alone helps nobody
         return _NOTHING
 
-    def _in_turn(self, snapshot: Snapshot) -> Iterable[int]:
+    def _in_turn(self, snapshot: Snapshot, newcomers: bool) -> Iterable[int]:
         """Whom to look at: newcomers alone, or as many of all that wait as the rules say; the first alone if strict."""
-        if self.rules.strict or not snapshot.came:
-            return itertools.islice(turns(snapshot, self.rules), 1 if self.rules.strict else self.rules.depth)
-        return sorted(snapshot.came, key=lambda one: (-snapshot.job(one).priority, one))
-
-    def _placement(self, snapshot: Snapshot, number: int, job: Job, forbidden: frozenset[int],
-                   hopeful_S: Sequence[bool] | None) -> Placement | None:
-        """Where a job can start now, its own reserved nodes included, others' if it will be gone in time."""
-        found = self._open_placement(snapshot, job.shape, forbidden, hopeful_S)
-        if found is None and snapshot.reservations:
-            found = self._kept_placement(snapshot, number, job, forbidden)
-        return found
+        if newcomers:
+            return sorted(snapshot.came, key=lambda one: (-snapshot.job(one).priority, one))
+        return itertools.islice(turns(snapshot, self.rules), self._depth)
 
     def _open_placement(self, snapshot: Snapshot, shape: Shape, forbidden: frozenset[int],
                         hopeful_S: Sequence[bool] | None) -> Placement | None:
@@ -166,28 +174,36 @@ class Scheduler:
 
     def _kept_placement(self, snapshot: Snapshot, number: int, job: Job, forbidden: frozenset[int]) -> Placement | None:
         """Room on reserved nodes: on those kept for the job, or, before they are needed, on those kept for others."""
-        mine = snapshot.reservations.get(number)
-        if mine is not None:
-            return self.placer.place_on(opened(snapshot.columns, mine.nodes), job.shape, forbidden)
-        if not job.runtime_ns:
-            return None
-        for event in snapshot.reservations.values():
-            if snapshot.time_ns + job.runtime_ns <= event.until_ns < FAR_NS:
-                found = self.placer.place_on(opened(snapshot.columns, event.nodes, alone=True), job.shape, forbidden)
-                if found is not None:
-                    return found
+        for owner, kept in snapshot.reservations.items():
+            in_time = 0 < job.runtime_ns <= kept.until_ns - snapshot.time_ns and kept.until_ns < FAR_NS
+            if owner != number and not in_time:
+                continue
+            key = id(job.shape), owner
+            if self._futile_kept.get(key, -1) >= snapshot.freed_version:
+                continue
+            found = self._on_nodes(snapshot, job.shape, kept.nodes, forbidden)
+            if found is not None:
+                return found
+            if not forbidden:
+                self._futile_kept[key] = snapshot.version
         return None
 
+    def _on_nodes(self, snapshot: Snapshot, shape: Shape, nodes: Sequence[int],
+                  forbidden: frozenset[int]) -> Placement | None:
+        """Room on these nodes alone; most often too few of them are idle, which is seen at once."""
+        idle_chips = int(snapshot.columns.idle_chips_N[list(nodes)].sum())
+        if shape.share_milli < WHOLE_MILLI or idle_chips < min(one.chip_count for one in shape.alternatives):
+            return None
+        return self.placer.place_on(opened(snapshot.columns, nodes), shape, forbidden)
+
     def _make_room(self, snapshot: Snapshot, number: int) -> tuple[Event, ...]:
-        if not self.rules.budget_chips:
-            return _NOTHING
         return preempted(snapshot, self.placer, self.rules, number) or (
             defragmented(snapshot, self.placer, self.rules, number) if self.rules.defragments else _NOTHING)
 
-    def _keep_room(self, snapshot: Snapshot, number: int, blocked: int) -> tuple[Event, ...]:
+    def _keep_room(self, snapshot: Snapshot, number: int) -> tuple[Event, ...]:
         """Keep nodes for one of the first blocked jobs; again when one of them went down."""
         kept = snapshot.reservations.get(number)
-        if blocked >= self.rules.reservations or (kept is not None and not self._spoilt(snapshot, kept)):
+        if kept is not None and not self._spoilt(snapshot, kept):
             return _NOTHING
         if kept is None and len(snapshot.reservations) >= self.rules.reservations:
             return _NOTHING

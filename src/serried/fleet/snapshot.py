@@ -42,6 +42,11 @@ class Snapshot:
         return self._state.pending
 
     @property
+    def pending_count(self) -> int:
+        """How many jobs wait."""
+        return self._state.pending_count
+
+    @property
     def running(self) -> Set[int]:
         """Jobs that run."""
         return self._state.running.keys()
@@ -82,13 +87,13 @@ class Snapshot:
         return self._state.freed_version
 
     @property
-    def broken_version(self) -> int:
-        """Version of the last failure."""
-        return self._state.broken_version
+    def lost_version(self) -> int:
+        """Version of the last event that took nodes away."""
+        return self._state.lost_version
 
     @property
     def came(self) -> Set[int]:
-        """Waiting jobs that came since anything else happened in the world."""
+        """Waiting jobs that came since anything was freed or anything else happened in the world."""
         return self._state.came.keys()
 
     @property

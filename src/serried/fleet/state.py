@@ -50,6 +50,7 @@ class State:
         self.submitted_ns_J, self.started_ns_J, self.evictions_J = array("q"), array("q"), array("q")
         self.placements: dict[int, Placement] = {}
         self.pending: dict[tuple[int, int], list[int]] = {}
+        self.pending_count = 0
         self.running: dict[int, None] = {}
         self.broken: dict[int, int] = {}   # job -> since when
         self.reservations: dict[int, Event] = {}
@@ -58,7 +59,7 @@ class State:
         self.spares: dict[int, None] = {}
         self.evictable_chips: dict[int, int] = {}   # priority -> chips of running jobs that may be pushed out
         self.freed_version = 0      # of the last event that may have made room
-        self.broken_version = 0     # of the last failure
+        self.lost_version = 0       # of the last event that took nodes away
         self.came: dict[int, None] = {}   # jobs that came since anything else happened in the world, and wait
         self.preempted: list[tuple[int, int]] = []
         self._lodgers: dict[int, list[int]] = {}   # node -> jobs there that own no whole chip
@@ -181,6 +182,7 @@ class State:
         """Stand in the queue of one's tenant and priority, in the order of submission."""
         job = self.jobs[number]
         self.status_J[number] = JobStatus.PENDING
+        self.pending_count += 1
         queue = self.pending.setdefault((job.tenant, job.priority), [])
         if queue and queue[-1] > number:
             insort(queue, number)
@@ -192,6 +194,7 @@ class State:
         job = self.jobs[number]
         queue = self.pending[job.tenant, job.priority]
         self.came.pop(number, None)
+        self.pending_count -= 1
         del queue[bisect_left(queue, number)]
         if not queue:
             del self.pending[job.tenant, job.priority]
@@ -210,7 +213,7 @@ class State:
 
     def _fail(self, event: Event) -> int:
         columns, node_R = self.columns, np.array(event.nodes, dtype=np.int32)
-        self.broken_version = len(self.log)
+        self.lost_version = len(self.log)
         if event.chips:
             chips = np.uint64(event.chips)
             columns.broken_chips_N[node_R] |= chips
@@ -235,7 +238,7 @@ class State:
             self.columns.broken_chips_N[node_R] &= ~np.uint64(event.chips)
         else:
             self.columns.flags_N[node_R] &= ~DOWN
-        self.freed_version = len(self.log)
+        self._make_room()
         self._recount(node_R)
         self.touched[-1] = event.nodes
         return -1
@@ -244,12 +247,13 @@ class State:
         """DRAIN, SPARE and OPEN."""
         node_R = np.array(event.nodes, dtype=np.int32)
         if event.kind == EventKind.OPEN:
-            self.freed_version = len(self.log)
+            self._make_room()
             self.columns.flags_N[node_R] &= DOWN | RESERVED
             for node in event.nodes:
                 self.draining.pop(node, None)
                 self.spares.pop(node, None)
         else:
+            self.lost_version = len(self.log)
             self.columns.flags_N[node_R] |= DRAINING if event.kind == EventKind.DRAIN else SPARE
             (self.draining if event.kind == EventKind.DRAIN else self.spares).update(dict.fromkeys(event.nodes))
         self._recount(node_R)
@@ -272,7 +276,7 @@ class State:
         held = self.reservations.pop(number, None)
         if held is None:
             return _NONE
-        self.freed_version = len(self.log)
+        self._make_room()
         for node in held.nodes:
             del self.reserver[node]
         node_R = np.array(held.nodes, dtype=np.int32)
@@ -281,6 +285,11 @@ class State:
         return held.nodes
 
     # chips change hands
+
+    def _make_room(self) -> None:
+        """Something was freed: any waiting job may have its chance."""
+        self.freed_version = len(self.log)
+        self.came.clear()
 
     @property
     def _widest(self) -> int:
@@ -298,7 +307,7 @@ class State:
 
     def _release(self, event: Event) -> Placement:
         placement = self.placements.pop(event.job)
-        self.freed_version = len(self.log)
+        self._make_room()
         self.touched[-1] = placement.node_R
         self._change_hands(event.job, placement, event.time_ns, sign=-1)
         return placement

@@ -30,6 +30,8 @@ class Usage:
         self._held_milli_T = [0] * len(fleet.tenants)
         self._used_chip_s_T = [0.0] * len(fleet.tenants)
         self._known_ns_T = [0] * len(fleet.tenants)
+        self._changed: set[int] = set()   # tenants whose columns lag behind
+        self._columns_3T = np.zeros((3, len(fleet.tenants)))   # used chip-seconds, held chips, known since (s)
         self._half_life_s = fleet.usage_half_life_ns / 1e9
         self._weight_T = np.array([tenant.weight for tenant in fleet.tenants])
         depth = max(map(len, self._lineages))
@@ -46,6 +48,7 @@ class Usage:
         for one in self._lineages[tenant]:
             self._used_chip_s_T[one] = self.used_chip_s(one, time_ns)
             self._known_ns_T[one] = time_ns
+            self._changed.add(one)
             for kind, milli in milli_by_kind.items():
                 self.held_milli_TK[one, kind] += milli
                 self._held_milli_T[one] += milli
@@ -61,8 +64,17 @@ class Usage:
     def claims_DT(self, time_ns: int) -> NDArray[np.float64]:
         """What fair share compares, from the top of the tree down: use over weight. The least served has the least;
         siblings are compared first where their lines part (the order of Slurm's fair tree)."""
-        used_chip_s_T = np.array([self.used_chip_s(one, time_ns) for one in range(len(self._weight_T))])
-        claims: NDArray[np.float64] = (used_chip_s_T / self._weight_T)[self._path_DT]
+        for one in self._changed:
+            self._columns_3T[:, one] = (self._used_chip_s_T[one], self._held_milli_T[one] / WHOLE_MILLI,
+                                        self._known_ns_T[one] / 1e9)
+        self._changed.clear()
+        used_chip_s_T, held_T, known_s_T = self._columns_3T
+        gone_s_T = time_ns / 1e9 - known_s_T
+        if self._half_life_s > 0:
+            kept_T = np.exp2(-gone_s_T / self._half_life_s)
+            used_chip_s_T = used_chip_s_T * kept_T
+            gone_s_T = (1 - kept_T) * (self._half_life_s / math.log(2))
+        claims: NDArray[np.float64] = ((used_chip_s_T + held_T * gone_s_T) / self._weight_T)[self._path_DT]
         return claims
 
     def arrays(self) -> Sequence[NDArray[np.generic]]:

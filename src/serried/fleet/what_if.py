@@ -58,10 +58,10 @@ def closed(columns: Columns, nodes: Iterable[int]) -> Columns:
     return replace(columns, open_chips_N=open_chips_N)
 
 
-def opened(columns: Columns, nodes: Iterable[int], *, alone: bool = False) -> Columns:
-    """Columns with nodes that are kept for somebody open; `alone`: and no others."""
+def opened(columns: Columns, nodes: Iterable[int]) -> Columns:
+    """Columns with room on these reserved nodes and on no others."""
     node_R = np.fromiter(nodes, dtype=np.int32)
     node_R = node_R[columns.flags_N[node_R] == RESERVED]
-    open_chips_N = np.zeros_like(columns.open_chips_N) if alone else columns.open_chips_N.copy()
+    open_chips_N = np.zeros_like(columns.open_chips_N)
     open_chips_N[node_R] = columns.idle_chips_N[node_R]
     return replace(columns, open_chips_N=open_chips_N)

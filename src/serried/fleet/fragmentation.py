@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serried.fleet.demand import Demands, demands_of
-from serried.fleet.measures import MOST, first_best, first_idle, healthy_free
+from serried.fleet.measures import MOST, first_idle, healthy_free
 from serried.fleet.snapshot import Snapshot
 from serried.fleet.spec import WHOLE_MILLI, Fleet, Shape
 
@@ -112,7 +112,8 @@ class Fragmentation:
 
     def pick(self, snapshot: Snapshot, score_N: NDArray[np.int16]) -> int:
         """The first node of the highest score."""
-        return first_best(score_N)
+        node = int(score_N.argmax())
+        return node if score_N[node] >= 0 else -1
 
     def chips(self, snapshot: Snapshot, node: int, shape: Shape, alternative: int) -> int:
         """The first chip of the highest score for a share; the first idle chips for whole ones."""

@@ -50,7 +50,8 @@ class _HighestScore:
 
     def pick(self, snapshot: Snapshot, score_N: Scores) -> int:
         """The first node of the highest score."""
-        return first_best(score_N)
+        node = int(score_N.argmax())
+        return node if score_N[node] >= 0 else -1
 
     def chips(self, snapshot: Snapshot, node: int, shape: Shape, alternative: int) -> int:
         """The fullest chip that can take the share; the first idle chips for whole ones."""
@@ -134,7 +135,6 @@ class Clustering(_HighestScore):
         return np.where(demands.milli_S > 0, tier_NG[..., demands.whole_chips_S] * 25 + used_N1, 0).astype(np.int16)
 
 
-_MANY = 4096
 #: Sizes of workers: shared (0) and every number of whole chips that one node may have.
 _SIZES = 65
 
@@ -179,15 +179,6 @@ class Random:
             return first_idle(free_C, shape.alternatives[alternative].chips_per_worker)
         fitting = [chip for chip, free in enumerate(free_C) if free >= shape.share_milli]
         return 1 << fitting[scramble(self._seed, snapshot.version, 1) % len(fitting)]
-
-
-def first_best(score_N: Scores) -> int:
-    """The first node of the highest score, -1 where none is 0 or more."""
-    if len(score_N) < _MANY:
-        node = int(score_N.argmax())
-        return node if score_N[node] >= 0 else -1
-    best = score_N.max()   # two vectorised passes beat one argmax over short integers
-    return int((score_N == best).argmax()) if best >= 0 else -1
 
 
 def scramble(*words: int) -> int:

@@ -57,7 +57,7 @@ class NodeScores:
         self._demands = demands_of(self._fleet, self._asked)
         everywhere = np.arange(self._fleet.node_count, dtype=np.int32)
         scores = self._scored(snapshot, demands_of(self._fleet, fresh), everywhere)
-        self._score_SN = np.concatenate([self._score_SN, scores.T])
+        self._score_SN = np.ascontiguousarray(np.concatenate([self._score_SN, scores.T]))   # rows are searched
 
     def _learn(self, snapshot: Snapshot, shape: Shape, alternative: int) -> int:
         self.learn(snapshot, [shape])

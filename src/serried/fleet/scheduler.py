@@ -8,7 +8,7 @@ behind it are looked at up to the rules' depth, and what is kept is closed to th
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -133,14 +133,17 @@ class Scheduler:
         if not newcomers and others_looked_at and jobs_seen == snapshot.job_count:
             return _NOTHING
         hopeful_S = None if newcomers else self.placer.hopeful_S(snapshot)
+        idle_kept = {owner: int(snapshot.columns.idle_chips_N[nodes].sum())
+                     for owner, nodes in snapshot.reserved_nodes.items()}
+        any_kept = any(idle_kept.values())
         for blocked, number in enumerate(self._in_turn(snapshot, newcomers)):
             job = snapshot.job(number)
             forbidden = barred(snapshot, job)
             if len(forbidden) == len(job.shape.alternatives):
                 continue
             placement = self._open_placement(snapshot, job.shape, forbidden, hopeful_S)
-            if placement is None and snapshot.reservations:
-                placement = self._kept_placement(snapshot, number, job, forbidden)
+            if placement is None and any_kept:
+                placement = self._kept_placement(snapshot, number, job, forbidden, idle_kept)
             if placement is not None:
                 return (_event(snapshot, EventKind.PLACE, number, placement, ""),)
             room = self.rules.budget_chips and self._make_room(snapshot, number)
@@ -172,29 +175,24 @@ class Scheduler:
             self._futile[id(shape)] = snapshot.version
         return found
 
-    def _kept_placement(self, snapshot: Snapshot, number: int, job: Job, forbidden: frozenset[int]) -> Placement | None:
+    def _kept_placement(self, snapshot: Snapshot, number: int, job: Job, forbidden: frozenset[int],
+                        idle_kept: Mapping[int, int]) -> Placement | None:
         """Room on reserved nodes: on those kept for the job, or, before they are needed, on those kept for others."""
-        for owner, kept in snapshot.reservations.items():
-            in_time = 0 < job.runtime_ns <= kept.until_ns - snapshot.time_ns and kept.until_ns < FAR_NS
-            if owner != number and not in_time:
+        if job.shape.share_milli < WHOLE_MILLI:
+            return None
+        fewest = min(one.chip_count for one in job.shape.alternatives)
+        for owner, idle_chips in idle_kept.items():
+            key, until_ns = (id(job.shape), owner), snapshot.reservations[owner].until_ns
+            in_time = 0 < job.runtime_ns <= until_ns - snapshot.time_ns and until_ns < FAR_NS
+            if idle_chips < fewest or (owner != number and not in_time) or (
+                    self._futile_kept.get(key, -1) >= snapshot.freed_version):
                 continue
-            key = id(job.shape), owner
-            if self._futile_kept.get(key, -1) >= snapshot.freed_version:
-                continue
-            found = self._on_nodes(snapshot, job.shape, kept.nodes, forbidden)
+            found = self.placer.place_on(opened(snapshot.columns, snapshot.reserved_nodes[owner]), job.shape, forbidden)
             if found is not None:
                 return found
             if not forbidden:
                 self._futile_kept[key] = snapshot.version
         return None
-
-    def _on_nodes(self, snapshot: Snapshot, shape: Shape, nodes: Sequence[int],
-                  forbidden: frozenset[int]) -> Placement | None:
-        """Room on these nodes alone; most often too few of them are idle, which is seen at once."""
-        idle_chips = int(snapshot.columns.idle_chips_N[list(nodes)].sum())
-        if shape.share_milli < WHOLE_MILLI or idle_chips < min(one.chip_count for one in shape.alternatives):
-            return None
-        return self.placer.place_on(opened(snapshot.columns, nodes), shape, forbidden)
 
     def _make_room(self, snapshot: Snapshot, number: int) -> tuple[Event, ...]:
         return preempted(snapshot, self.placer, self.rules, number) or (

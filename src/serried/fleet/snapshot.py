@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from serried.fleet.columns import Columns
 from serried.fleet.spec import Event, Fleet, Job, JobStatus, Placement
@@ -60,6 +61,11 @@ class Snapshot:
     def reservations(self) -> Mapping[int, Event]:
         """The RESERVE event of each job that nodes are kept for."""
         return self._state.reservations
+
+    @property
+    def reserved_nodes(self) -> Mapping[int, NDArray[np.int32]]:
+        """The nodes of each job's reservation."""
+        return self._state.reserved_nodes
 
     @property
     def draining(self) -> Set[int]:

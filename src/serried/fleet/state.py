@@ -54,6 +54,7 @@ class State:
         self.running: dict[int, None] = {}
         self.broken: dict[int, int] = {}   # job -> since when
         self.reservations: dict[int, Event] = {}
+        self.reserved_nodes: dict[int, NDArray[np.int32]] = {}   # job -> the nodes of its reservation
         self.reserver: dict[int, int] = {}   # node -> the job that it is kept for
         self.draining: dict[int, None] = {}
         self.spares: dict[int, None] = {}
@@ -265,6 +266,7 @@ class State:
         node_R = np.array(event.nodes, dtype=np.int32)
         if len(node_R):
             self.reservations[event.job] = event
+            self.reserved_nodes[event.job] = node_R
             self.reserver.update(dict.fromkeys(event.nodes, event.job))
             self.columns.flags_N[node_R] |= RESERVED
             self._recount(node_R)
@@ -279,7 +281,7 @@ class State:
         self._make_room()
         for node in held.nodes:
             del self.reserver[node]
-        node_R = np.array(held.nodes, dtype=np.int32)
+        node_R = self.reserved_nodes.pop(number)
         self.columns.flags_N[node_R] &= ~RESERVED
         self._recount(node_R)
         return held.nodes

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from serried.fleet.columns import RESERVED, Columns, chip_bits
 from serried.fleet.snapshot import Snapshot
@@ -58,9 +59,8 @@ def closed(columns: Columns, nodes: Iterable[int]) -> Columns:
     return replace(columns, open_chips_N=open_chips_N)
 
 
-def opened(columns: Columns, nodes: Iterable[int]) -> Columns:
+def opened(columns: Columns, node_R: NDArray[np.int32]) -> Columns:
     """Columns with room on these reserved nodes and on no others."""
-    node_R = np.fromiter(nodes, dtype=np.int32)
     node_R = node_R[columns.flags_N[node_R] == RESERVED]
     open_chips_N = np.zeros_like(columns.open_chips_N)
     open_chips_N[node_R] = columns.idle_chips_N[node_R]

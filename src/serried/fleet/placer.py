@@ -31,7 +31,8 @@ class Placer:
         self.fleet, self.switches = fleet, switches_of(fleet)
         self._scores = NodeScores(fleet, measure)
         self._widest = int(fleet.chip_count_N.max(initial=1))
-        self._shapes: dict[int, tuple[int, Shape, tuple[int, ...]]] = {}   # kept, so that identities stay theirs
+        #: row, ways by worth, fewest chips, and the shape itself, so that its identity stays its own
+        self._shapes: dict[int, tuple[int, tuple[int, ...], int, Shape]] = {}
         self._asked_X: list[tuple[int, int, int]] = []   # kind, chips per worker less one, workers
         self._first_S: list[int] = []
         self._columns: tuple[int, NDArray[np.int64], NDArray[np.int64]] = (0, np.empty((3, 0), int), np.empty(0, int))
@@ -43,7 +44,7 @@ class Placer:
 
     def place(self, snapshot: Snapshot, shape: Shape, barred: frozenset[int] = frozenset()) -> Placement | None:
         """The placement on the most worthwhile alternative, but for `barred` ones, that fits now; or None."""
-        for alternative in self._known(shape)[2]:
+        for alternative in self._known(shape)[1]:
             if alternative in barred:
                 continue
             if stands_alone(shape, alternative):
@@ -60,7 +61,7 @@ class Placer:
         only. today: see `place_gang`."""
         if shape.share_milli < WHOLE_MILLI:
             return None
-        for alternative in self._known(shape)[2]:
+        for alternative in self._known(shape)[1]:
             if alternative in barred or not shape.alternatives[alternative].chips_per_worker:
                 continue
             placement = place_gang(self.fleet, self.switches, columns, shape, alternative, recount=True,
@@ -82,16 +83,21 @@ class Placer:
 
     def best_way(self, shape: Shape) -> int:
         """The most worthwhile alternative."""
-        return self._known(shape)[2][0]
+        return self._known(shape)[1][0]
 
     def row(self, shape: Shape) -> int:
         """A shape's place in `hopeful_S`."""
         return self._known(shape)[0]
 
-    def _known(self, shape: Shape) -> tuple[int, Shape, tuple[int, ...]]:
+    def fewest_chips(self, shape: Shape) -> int:
+        """Chips of the smallest way to run a job."""
+        return self._known(shape)[2]
+
+    def _known(self, shape: Shape) -> tuple[int, tuple[int, ...], int, Shape]:
         known = self._shapes.get(id(shape))
         if known is None:
-            known = self._shapes[id(shape)] = len(self._shapes), shape, by_worth(shape)
+            fewest = min(one.chip_count for one in shape.alternatives)
+            known = self._shapes[id(shape)] = len(self._shapes), by_worth(shape), fewest, shape
             self._first_S.append(len(self._asked_X))
             for one in shape.alternatives:
                 whole = shape.share_milli == WHOLE_MILLI and one.chips_per_worker > 0

@@ -39,6 +39,7 @@ from serried.fleet.why import why_it_waits
 __all__ = ["Scheduler"]
 
 _NOTHING: tuple[Event, ...] = ()
+_FREE: frozenset[int] = frozenset()
 
 
 class Scheduler:
@@ -135,14 +136,14 @@ class Scheduler:
         hopeful_S = None if newcomers else self.placer.hopeful_S(snapshot)
         idle_kept = {owner: int(snapshot.columns.idle_chips_N[nodes].sum())
                      for owner, nodes in snapshot.reserved_nodes.items()}
-        any_kept = any(idle_kept.values())
+        most_kept = max(idle_kept.values(), default=0)
         for blocked, number in enumerate(self._in_turn(snapshot, newcomers)):
             job = snapshot.job(number)
-            forbidden = barred(snapshot, job)
-            if len(forbidden) == len(job.shape.alternatives):
+            forbidden = barred(snapshot, job) if snapshot.usage.has_quotas else _FREE
+            if forbidden and len(forbidden) == len(job.shape.alternatives):
                 continue
             placement = self._open_placement(snapshot, job.shape, forbidden, hopeful_S)
-            if placement is None and any_kept:
+            if placement is None and most_kept and most_kept >= self.placer.fewest_chips(job.shape):
                 placement = self._kept_placement(snapshot, number, job, forbidden, idle_kept)
             if placement is not None:
                 return (_event(snapshot, EventKind.PLACE, number, placement, ""),)
@@ -168,10 +169,9 @@ class Scheduler:
         if self._futile.get(id(shape), -1) >= snapshot.freed_version and not forbidden:
             return None
         row = self.placer.row(shape)
-        if hopeful_S is not None and row < len(hopeful_S) and not hopeful_S[row]:
-            return None
-        found = self.placer.place(snapshot, shape, forbidden)
-        if found is None and not forbidden:
+        hopeless = hopeful_S is not None and row < len(hopeful_S) and not hopeful_S[row]
+        found = None if hopeless else self.placer.place(snapshot, shape, forbidden)
+        if hopeless or (found is None and not forbidden):
             self._futile[id(shape)] = snapshot.version
         return found
 
@@ -180,7 +180,7 @@ class Scheduler:
         """Room on reserved nodes: on those kept for the job, or, before they are needed, on those kept for others."""
         if job.shape.share_milli < WHOLE_MILLI:
             return None
-        fewest = min(one.chip_count for one in job.shape.alternatives)
+        fewest = self.placer.fewest_chips(job.shape)
         for owner, idle_chips in idle_kept.items():
             key, until_ns = (id(job.shape), owner), snapshot.reservations[owner].until_ns
             in_time = 0 < job.runtime_ns <= until_ns - snapshot.time_ns and until_ns < FAR_NS

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,9 +55,14 @@ def feasible_NS(demands: Demands, fleet: Fleet, columns: Columns, nodes: NDArray
 
     Nodes come first: after an event there are few of them and many demands, and the last axis is the fast one.
     """
-    fits: NDArray[np.bool_] = demands.share_milli_S <= columns.open_share_milli_N[nodes][..., None]
-    fits &= demands.cpu_milli_S <= columns.cpu_free_milli_N[nodes][..., None]
-    fits &= demands.memory_bytes_S <= columns.memory_free_bytes_N[nodes][..., None]
-    fits &= demands.whole_chips_S <= columns.open_chips_N[nodes][..., None]
+    fits: NDArray[np.bool_] = demands.share_milli_S <= _across(columns.open_share_milli_N[nodes])
+    fits &= demands.cpu_milli_S <= _across(columns.cpu_free_milli_N[nodes])
+    fits &= demands.memory_bytes_S <= _across(columns.memory_free_bytes_N[nodes])
+    fits &= demands.whole_chips_S <= _across(columns.open_chips_N[nodes])
     fits &= demands.accepts_KS[fleet.kind_N[nodes]]
     return fits
+
+
+def _across(column_N: NDArray[Any]) -> Any:
+    """A column over nodes set against demands; the figure of one node (0-d) as a plain number, which is the faster."""
+    return column_N[:, None] if column_N.ndim else column_N.item()

@@ -54,6 +54,8 @@ def _sensible(state: State, event: Event) -> bool:
     """A shape that the fleet's columns can speak of; whether it could ever be placed is another question."""
     assert event.request is not None, "requested came first"
     shape, level_count = event.request.shape, len(state.fleet.levels) + 1   # the fleet itself is the last level
+    if id(shape) in state.sound_shapes:
+        return event.request.runtime_ns >= 0
     if event.request.runtime_ns < 0 or not 1 <= shape.share_milli <= WHOLE_MILLI or not shape.alternatives:
         return False
     if not (-1 <= shape.level < level_count and -1 <= shape.spread_level < level_count) or (

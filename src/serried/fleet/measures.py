@@ -10,14 +10,14 @@ Axes: S = demand, N = node asked about, C = chip.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serried.fleet.demand import Demands
 from serried.fleet.snapshot import Snapshot
-from serried.fleet.spec import WHOLE_MILLI, Fleet, Ints, Shape
+from serried.fleet.spec import WHOLE_MILLI, Fleet, Shape
 
 __all__ = ["MOST", "BestFit", "Clustering", "DotProduct", "Measure", "Packing", "Random", "scramble"]
 
@@ -66,17 +66,21 @@ class BestFit(_HighestScore):
 
     def __init__(self, fleet: Fleet) -> None:
         self._most_cpu_milli, self._most_milli = _largest(fleet)
+        self._offset: tuple[Demands, Floats] | None = None
 
     def scores_NS(self, snapshot: Snapshot, demands: Demands, nodes: NDArray[np.int32]) -> Scores:
         """The published rule, truncated to whole numbers: what is free, less what is asked, counts against a node."""
         columns = snapshot.columns
-        free_N = self._weighed(columns.cpu_free_milli_N[nodes], columns.open_sum_milli_N[nodes])
-        asked_S = self._weighed(demands.cpu_milli_S, demands.milli_S)
-        return (MOST + _GRACE + asked_S - free_N[..., None]).astype(np.int16)
+        if self._offset is None or self._offset[0] is not demands:
+            self._offset = demands, MOST + _GRACE + self._weighed(demands.cpu_milli_S, demands.milli_S)
+        cpu_N, milli_N = columns.cpu_free_milli_N[nodes], columns.open_sum_milli_N[nodes]
+        free_N1 = self._weighed(cpu_N, milli_N)[:, None] if nodes.ndim else self._weighed(cpu_N.item(), milli_N.item())
+        scores: Scores = (self._offset[1] - free_N1).astype(np.int16)
+        return scores
 
-    def _weighed(self, cpu_milli: Ints, milli: NDArray[np.int32]) -> Floats:
-        weighed: Floats = cpu_milli * (MOST / 2 / self._most_cpu_milli) + milli * (MOST / 2 / self._most_milli)
-        return weighed
+    def _weighed(self, cpu_milli: Any, milli: Any) -> Any:
+        """Numbers or columns alike."""
+        return cpu_milli * (MOST / 2 / self._most_cpu_milli) + milli * (MOST / 2 / self._most_milli)
 
 
 class DotProduct(_HighestScore):

@@ -74,7 +74,7 @@ class NodeScores:
 
     def _scored(self, snapshot: Snapshot, demands: Demands, nodes: NDArray[np.int32]) -> NDArray[np.int16]:
         scores = self._measure.scores_NS(snapshot, demands, nodes)
-        scores[~feasible_NS(demands, self._fleet, snapshot.columns, nodes)] = _UNFIT
+        np.putmask(scores, ~feasible_NS(demands, self._fleet, snapshot.columns, nodes), _UNFIT)
         return scores
 
 

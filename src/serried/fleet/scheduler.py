@@ -39,6 +39,7 @@ from serried.fleet.why import why_it_waits
 __all__ = ["Scheduler"]
 
 _NOTHING: tuple[Event, ...] = ()
+_NO_KEPT: Mapping[int, int] = {}
 _FREE: frozenset[int] = frozenset()
 
 
@@ -74,6 +75,8 @@ class Scheduler:
 
     def _wake_ns(self, snapshot: Snapshot) -> int:
         """When patience with the first broken gang ends."""
+        if not snapshot.broken:
+            return -1
         ends = [since + self.rules.patience_ns for since in snapshot.broken.values()]
         return min((end for end in ends if end > snapshot.time_ns), default=-1)
 
@@ -135,7 +138,7 @@ class Scheduler:
             return _NOTHING
         hopeful_S = None if newcomers else self.placer.hopeful_S(snapshot)
         idle_kept = {owner: int(snapshot.columns.idle_chips_N[nodes].sum())
-                     for owner, nodes in snapshot.reserved_nodes.items()}
+                     for owner, nodes in snapshot.reserved_nodes.items()} if snapshot.reserved_nodes else _NO_KEPT
         most_kept = max(idle_kept.values(), default=0)
         for blocked, number in enumerate(self._in_turn(snapshot, newcomers)):
             job = snapshot.job(number)
@@ -160,7 +163,8 @@ class Scheduler:
     def _in_turn(self, snapshot: Snapshot, newcomers: bool) -> Iterable[int]:
         """Whom to look at: newcomers alone, or as many of all that wait as the rules say; the first alone if strict."""
         if newcomers:
-            return sorted(snapshot.came, key=lambda one: (-snapshot.job(one).priority, one))
+            came = snapshot.came
+            return came if len(came) == 1 else sorted(came, key=lambda one: (-snapshot.job(one).priority, one))
         return itertools.islice(turns(snapshot, self.rules), self._depth)
 
     def _open_placement(self, snapshot: Snapshot, shape: Shape, forbidden: frozenset[int],

@@ -46,6 +46,7 @@ class State:
         self.touched: list[Sequence[int] | NDArray[np.int32]] = []   # per event, the nodes that it changed
         self.time_ns = 0
         self.jobs: list[Job] = []
+        self.sound_shapes: set[int] = set()   # identities of shapes that the law has seen; jobs keep them alive
         self.status_J = array("b")
         self.submitted_ns_J, self.started_ns_J, self.evictions_J = array("q"), array("q"), array("q")
         self.placements: dict[int, Placement] = {}
@@ -128,6 +129,7 @@ class State:
         assert event.request is not None, "legality saw the request"
         number = len(self.jobs)
         self.jobs.append(event.request)
+        self.sound_shapes.add(id(event.request.shape))
         self.status_J.append(JobStatus.PENDING)
         self.submitted_ns_J.append(event.time_ns)
         self.started_ns_J.append(-1)

@@ -8,5 +8,5 @@ from serried.engine.simulate import ROUTERS, simulate
 from serried.engine.spec import Cluster, EngineModel, EnginePool, EngineSettings, KvTransfer, SimulationLog, StepTime
 from serried.engine.speculation import tokens_per_step
 
-__all__ = ["ROUTERS", "Cluster", "EngineModel", "EnginePool", "EngineSettings", "KvTransfer", "SimulationLog", "StepTime",
-           "simulate", "tokens_per_step"]
+__all__ = ["ROUTERS", "Cluster", "EngineModel", "EnginePool", "EngineSettings", "KvTransfer", "SimulationLog",
+           "StepTime", "simulate", "tokens_per_step"]

@@ -64,7 +64,7 @@ class Group:
     """One attention group: its queue, its running requests, its memory. context: tokens of all decoding sequences;
     growth: tokens they grow by in a step; step: decode steps so far."""
 
-    __slots__ = ("context", "decoding", "ends", "growth", "partial", "pool", "prefilling", "residues", "running", "step",
+    __slots__ = ("context", "decoding", "ends", "growth", "pool", "prefilling", "residues", "running", "step",
                  "waiting", "waiting_tokens")
 
     def __init__(self, pool: BlockPool, block_tokens: int) -> None:

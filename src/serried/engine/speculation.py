@@ -1,7 +1,7 @@
 """Drafted tokens: how many steps a request needs when some of the drafts are accepted.
 
-A step yields one token and every draft before the first that is rejected. With a_i the chance that the draft at position
-i is accepted given that all before it were, a step yields n tokens with the chance a_1 ... a_{n-1} (1 - a_n).
+A step yields one token and every draft before the first that is rejected. With a_i the chance that the draft at
+position i is accepted given that all before it were, a step yields n tokens with the chance a_1 ... a_{n-1} (1 - a_n).
 
 Axes: R = request, K = tokens of a step.
 """

@@ -62,10 +62,10 @@ class Task:
 
 class Group:
     """One attention group: its queue, its running requests, its memory. context: tokens of all decoding sequences;
-    growth: tokens they grow by in a step; step: decode steps so far."""
+    growth: tokens they grow by in a step; step: decode steps so far; waited: of these while prompts were held."""
 
     __slots__ = ("context", "decoding", "ends", "growth", "pool", "prefilling", "residues", "running", "step",
-                 "waiting", "waiting_tokens")
+                 "waited", "waiting", "waiting_tokens")
 
     def __init__(self, pool: BlockPool, block_tokens: int) -> None:
         self.pool = pool
@@ -74,7 +74,7 @@ class Group:
         self.prefilling: dict[Task, None] = {}
         self.ends: list[tuple[int, int, int, Task]] = []   # (step, request, epoch, task)
         self.residues = [0] * block_tokens
-        self.decoding = self.step = self.waiting_tokens = 0
+        self.decoding = self.step = self.waiting_tokens = self.waited = 0
         self.context = self.growth = 0.0
 
     def blocks_for(self, steps: int) -> int:
@@ -117,7 +117,8 @@ class Engine:
         if self.next_ns < 0:
             self._plan(now_ns)
             return True
-        if self._is_decode and self._steps > 1 and len(group.waiting) == 1 and self._fits(group, task):
+        is_news = len(group.waiting) == 1 or self.settings.prefill_wait_steps
+        if self._is_decode and self._steps > 1 and is_news and self._fits(group, group.waiting[0]):
             return self._cut(now_ns)
         return False
 
@@ -173,6 +174,7 @@ class Engine:
     def _decoded(self, group: Group, steps: int, now_ns: int) -> None:
         group.pool.take(group.blocks_for(steps))
         group.step += steps
+        group.waited += steps if group.waiting else 0
         group.context += group.growth * steps
         ends, step = group.ends, group.step
         while ends and ends[0][0] <= step:
@@ -342,6 +344,9 @@ class Engine:
         Each of the micro-batches of a pipeline has a budget of its own; a prompt has one chunk in a round.
         """
         settings, brought, pushed = self.settings, 0, False
+        if self._holds(group):
+            return 0
+        group.waited = 0
         budget = settings.token_budget * self.clock.stages
         if settings.mixed_steps and group.decoding:
             budget -= group.decoding * (1 + self.clock.drafts)
@@ -363,6 +368,13 @@ class Engine:
                 group.prefilling[task] = None
                 budget -= self._chunk(group, task, budget)
         return brought
+
+    def _holds(self, group: Group) -> bool:
+        """Whether waiting prompts are held back for company."""
+        settings = self.settings
+        return bool(settings.prefill_wait_steps and group.decoding and not group.prefilling
+                    and group.waited < settings.prefill_wait_steps
+                    and group.waiting_tokens < settings.prefill_wait_ratio * settings.token_budget)
 
     def _chunk(self, group: Group, task: Task, budget: int) -> int:
         """Give a prompt its part of the next step."""
@@ -443,6 +455,8 @@ class Engine:
         for group in self.groups:
             if group.decoding:
                 steps = self._steps_with_room(group, steps)
+                if group.waiting and self._holds(group):
+                    steps = min(steps, self.settings.prefill_wait_steps - group.waited)
         self._curve = (stages * (first_s + serial_s), stages * max(more_s, 0.0))
         self._steps = steps
         self.next_ns = now_ns + max(1, self._elapsed_ns(steps))

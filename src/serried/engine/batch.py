@@ -262,10 +262,11 @@ class Engine:
     # what is next
 
     def _fits(self, group: Group, task: Task) -> bool:
-        """Whether a waiting task could begin now: a seat, and blocks for its whole prompt."""
+        """Whether a waiting task could begin now: a seat, and blocks for its whole prompt, with the blocks that decoding
+        requests, itself among them if its cache has come, may fill in the next step."""
         if len(group.running) >= self.settings.max_sequences:
             return False
-        needed = self._blocks_at_once(task) + (group.blocks_for(1) if group.decoding else 0)
+        needed = self._blocks_at_once(task) + (group.blocks_for(1) if group.decoding else 0) + task.is_prefilled
         if needed <= group.pool.room() or not task.units or not self.settings.prefix_caching:
             return needed <= group.pool.room()
         here, _ = group.pool.found(task.units)
@@ -309,8 +310,9 @@ class Engine:
         self._began_ns, brought = now_ns, 0
         has_prefill = False
         for group in self.groups:
+            pushed = self._make_room(group)
             if group.waiting or group.prefilling:
-                brought += self._fill(group, now_ns)
+                brought += self._fill(group, now_ns, admits=not pushed)
                 has_prefill |= bool(self._chunks)
         if has_prefill:
             self._is_decode, self._steps = False, 1
@@ -320,8 +322,7 @@ class Engine:
         self._first_s = 0.0
         busy = False
         for group in self.groups:
-            while group.decoding and group.blocks_for(1) > group.pool.room():
-                self._push_out(group)
+            self._make_room(group)   # a cache that has just come may need a block at once
             busy |= bool(group.decoding)
         if busy:
             self._is_decode = True
@@ -338,25 +339,30 @@ class Engine:
     def _idle(self) -> None:
         self.next_ns, self._steps = -1, 0
 
-    def _fill(self, group: Group, now_ns: int) -> int:
+    def _make_room(self, group: Group) -> bool:
+        """Push requests out until every decoding one finds a block for its next token; whether any was."""
+        pushed = False
+        while group.decoding and group.blocks_for(1) > group.pool.room():
+            self._push_out(group)
+            pushed = True
+        return pushed
+
+    def _fill(self, group: Group, now_ns: int, *, admits: bool) -> int:
         """Choose the prefill chunks of the next step; the blocks to be brought up from the host's memory.
 
         Each of the micro-batches of a pipeline has a budget of its own; a prompt has one chunk in a round.
         """
-        settings, brought, pushed = self.settings, 0, False
+        settings, brought = self.settings, 0
         if self._holds(group):
             return 0
         group.waited = 0
         budget = settings.token_budget * self.clock.stages
         if settings.mixed_steps and group.decoding:
             budget -= group.decoding * (1 + self.clock.drafts)
-            while group.decoding and group.blocks_for(1) > group.pool.room():
-                self._push_out(group)
-                pushed = True
         for task in group.prefilling:
             budget -= self._chunk(group, task, budget)
         waiting = group.waiting
-        while waiting and budget > 0 and not pushed and self._fits(group, waiting[0]):
+        while waiting and budget > 0 and admits and self._fits(group, waiting[0]):
             task = waiting[0]
             if not settings.chunked_prefill and task.prompt > budget and self._chunks:
                 break

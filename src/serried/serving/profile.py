@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from serried.catalogue import read_entry
+from serried.catalogue import names_of, read_entry
+from serried.catalogue.entry import fold
 from serried.catalogue.spec import Figure
 from serried.engine import EngineSettings
 from serried.errors import BadInput, nearest
 
-__all__ = ["ENGINE_FACTS", "ENGINE_FIGURES", "EngineProfile", "read_engine"]
+__all__ = ["ENGINE_FACTS", "ENGINE_FIGURES", "EngineProfile", "find_engine", "read_engine"]
 
 #: Every fact of an engine file with the type and the least value that it must have (None = any).
 ENGINE_FACTS: Mapping[str, tuple[type, int | None]] = {
@@ -67,6 +69,15 @@ def read_engine(name_or_path: str) -> EngineProfile:
         memory_fraction=entry.figures["memory_fraction"].value, request_s=entry.figures["request_time"].value,
         runtime_bytes=entry.figures["runtime_memory"].value, release=str(facts["release"]),
         source=str(facts["source"]))
+
+
+@functools.cache
+def find_engine(printed: str) -> EngineProfile | None:
+    """The engine that people print so ("vLLM 0.19.1"): the one whose longest name or alias it begins with, or None."""
+    found = [(len(fold(alias)), name) for name in names_of("engines")
+             for alias in (name, *read_entry("engines", name, ENGINE_FIGURES).aliases)
+             if fold(printed).startswith(fold(alias))]
+    return read_engine(max(found)[1]) if found else None
 
 
 def _fact(value: Any, name: str, file: str) -> Any:

@@ -262,8 +262,8 @@ class Engine:
     # what is next
 
     def _fits(self, group: Group, task: Task) -> bool:
-        """Whether a waiting task could begin now: a seat, and blocks for its whole prompt, with the blocks that decoding
-        requests, itself among them if its cache has come, may fill in the next step."""
+        """Whether a waiting task could begin now: a seat, and blocks for its whole prompt beside those that decoding
+        requests (itself among them if its cache has come) may fill in the next step."""
         if len(group.running) >= self.settings.max_sequences:
             return False
         needed = self._blocks_at_once(task) + (group.blocks_for(1) if group.decoding else 0) + task.is_prefilled

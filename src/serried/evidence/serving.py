@@ -14,7 +14,7 @@ import numpy as np
 
 from serried.compiler import ENGINE_FORMAT
 from serried.errors import SerriedError
-from serried.evidence.serving_points import METRICS, Point, points_of
+from serried.evidence.serving_points import COLUMNS, METRICS, Point, points_of
 from serried.evidence.serving_runs import Benchmark, play
 from serried.evidence.spec import CaseResults
 from serried.fabric import Pool, read_fabric
@@ -32,7 +32,7 @@ from serried.workload.spec import Floats
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["evaluate", "machine_of", "predict", "refuse_impossible", "shown"]
+__all__ = ["COLUMNS", "evaluate", "machine_of", "predict", "refuse_impossible", "shown"]
 
 #: A first token under load depends on how arrivals bunch and on time outside the engine (tokenising, HTTP, streaming),
 #: which a closed loop does not know: it is right to a factor of three.
@@ -87,10 +87,7 @@ def predict(point: Point, estimates: Estimates) -> tuple[float, str, str | None]
         machine = machine_of(point.chip, int(point.layout.chip_count[0]), point.engine)
         refuse_impossible(point, machine)
         profile = find_engine(point.engine) if point.note is None and point.metric in _PLAYED else None
-        if profile is not None:
-            value = _played(point, profile, estimates)
-        else:
-            value = _static(point, machine, estimates)
+        value = _static(point, machine, estimates) if profile is None else _played(point, profile, estimates)
     except SerriedError as error:
         return float("nan"), "data sheet only", str(error)
     if not np.isfinite(value):

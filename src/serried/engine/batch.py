@@ -99,6 +99,7 @@ class Engine:
         self.spans: list[tuple[int, int, int, int, int]] = []
         self.next_ns, self.run = -1, 0    # run: counts runs, so that an end that was planned earlier is known as stale
         self.busy_ns = self.steps = self.tokens = self.outstanding = 0
+        self.prefill_ns = self.brought_ns = 0   # of busy_ns: what prompts add to steps, and blocks brought up
         self._began_ns, self._is_decode, self._steps = 0, False, 0
         self._chunks: list[tuple[Group, Task, int]] = []
         self._first_s = 0.0
@@ -316,8 +317,12 @@ class Engine:
                 has_prefill |= bool(self._chunks)
         if has_prefill:
             self._is_decode, self._steps = False, 1
-            self._first_s, round_s = self._mixed_s()
-            self.next_ns = now_ns + max(1, round((round_s + brought * self.model.host_block_s) * 1e9))
+            self._first_s, round_s, alone_s = self._mixed_s()
+            brought_ns = round(brought * self.model.host_block_s * 1e9)
+            round_ns = max(1, round(round_s * 1e9))
+            self.next_ns = now_ns + round_ns + brought_ns
+            self.brought_ns += brought_ns
+            self.prefill_ns += max(round_ns - round(alone_s * 1e9), 0)
             return
         self._first_s = 0.0
         busy = False
@@ -408,8 +413,9 @@ class Engine:
         group.waiting.appendleft(task)
         group.waiting_tokens += task.prompt
 
-    def _mixed_s(self) -> tuple[float, float]:
-        """A step with prefill in it: when its first tokens are there, and when the next one begins, s from now.
+    def _mixed_s(self) -> tuple[float, float, float]:
+        """A step with prefill in it: when its first tokens are there, when the next one begins, and what its decodes
+        alone would have taken, s.
 
         In a pipeline the prompts fill as many micro-batches as they need, each takes every stage as long, and the next
         round begins when the first stage has seen all micro-batches; without decodes, when the prompts are through.
@@ -433,11 +439,12 @@ class Engine:
             tokens=-(-most // batches) + one * width, mean_tokens=mean, decoding=one, context=context,
             sampled=min(one + -(-len(self._chunks) // batches), self.settings.max_sequences),
             prefill_attention_s=max(attention_s.values()) / batches)
-        if stages == 1 or not decoding:
-            return stages * heavy_s, stages * heavy_s
-        flat_s, floor_s, serial_s, _ = clock.decode_parts(decoding, mean)
+        if not decoding:
+            return stages * heavy_s, stages * heavy_s, 0.0
+        flat_s, floor_s, serial_s, _ = clock.decode_parts(decoding, decoding)
         light_s = max(flat_s + clock.decode_attention(one, context)[0], floor_s) + serial_s
-        return stages * heavy_s, batches * heavy_s + (stages - batches) * light_s
+        round_s = stages * heavy_s if stages == 1 else batches * heavy_s + (stages - batches) * light_s
+        return stages * heavy_s, round_s, min(stages * light_s, round_s)
 
     def _plan_decode(self, now_ns: int) -> None:
         """A run of decode steps: as many as until a request ends, a table has a knot, or blocks run out."""

@@ -230,6 +230,8 @@ class _Simulation:
             "steps_E": [engine.steps for engine in self.engines],
             "tokens_E": [engine.tokens for engine in self.engines],
             "peak_blocks_E": [max(group.pool.peak for group in engine.groups) for engine in self.engines],
+            "prefill_ns_E": [engine.prefill_ns for engine in self.engines],
+            "brought_ns_E": [engine.brought_ns for engine in self.engines],
             "evicted_blocks_E": [sum(group.pool.evicted for group in engine.groups) for engine in self.engines]}
         spans = sorted(span for engine in self.engines for span in engine.spans)
         return SimulationLog(**{name: np.array(column, dtype=np.int64) for name, column in columns.items()},

@@ -143,7 +143,7 @@ class SimulationLog:
     Columns over R: arrival (as it came to be in sessions and closed loops), scheduled, first and last token; tokens
     found in a cache; times preempted; engine that served (decoded) it. reason_R: 0 = served, 1 = refused since it can
     never fit (see `simulate`). Columns over E (prefill engines first): busy time, steps, tokens computed, most blocks
-    held, blocks evicted.
+    held, blocks evicted, and of the busy time what prompts added and what blocks brought up from the host took.
     """
 
     arrival_ns_R: Ints
@@ -159,6 +159,8 @@ class SimulationLog:
     tokens_E: Ints
     peak_blocks_E: Ints
     evicted_blocks_E: Ints
+    prefill_ns_E: Ints
+    brought_ns_E: Ints
     end_ns: int = 0
     spans: tuple[tuple[int, int, int, int, int], ...] = field(default=())
     """(engine, start ns, end ns, prefill tokens, decoding sequences) of each run of steps, when asked for."""

@@ -46,9 +46,12 @@ class ClassReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
-    """usd per million tokens of each kind, NaN when a chip has neither price nor rent. Money is split by the engine
-    time that each kind causes, so that the kinds add up to the whole bill; tokens found in a cache cost what is not
-    spent on them: nothing but their share of the memory, which is counted with the outputs."""
+    """usd per million tokens of each kind, NaN when there are none, or a chip has neither price nor rent.
+
+    Money is split by the engine time that each kind causes, so that the kinds add up to the whole bill: what prompts
+    add to steps; what it takes to bring cached blocks up from the host (nothing where they lie in the chip's memory);
+    and all the rest, which decodes.
+    """
 
     input_usd_per_million: float
     output_usd_per_million: float
@@ -175,19 +178,17 @@ def _energy_j(log: SimulationLog, pools: Sequence[PoolPlan], duration_s: float, 
 
 def _price(requests: Requests, log: SimulationLog, pools: Sequence[PoolPlan], served_R: NDArray[np.bool_],
            duration_s: float, tariff: Tariff) -> Price:
-    """Split by engine time: from being scheduled to the first token a request is computed as input, after it as output.
-
-    A request shares its engine with others, so the two spans count only in proportion to each other.
-    """
+    """Split by the engine time that prompts, blocks brought up from the host, and all the rest (outputs) took."""
     bill = sum(float(chip_usd_per_s(busy_ns * 1e-9 / duration_s, chip=pool.machine.chip, tariff=tariff))
                * float(pool.row.chips_per_replica[0]) * duration_s
                for pool, busy_ns in zip(_engines(pools), log.busy_ns_E.tolist(), strict=True))
-    computed = float((requests.input_tokens_R - log.cached_tokens_R)[served_R].sum())
-    outputs, cached = float(requests.output_tokens_R[served_R].sum()), float(log.cached_tokens_R[served_R].sum())
-    span_R = np.maximum(log.first_token_ns_R - log.scheduled_ns_R, 0)[served_R]
-    later_R = np.maximum(log.last_token_ns_R - log.first_token_ns_R, 0)[served_R]
-    share = float(span_R.sum()) / max(float(span_R.sum() + later_R.sum()), 1.0)
-    return Price(input_usd_per_million=1e6 * bill * share / max(computed, 1.0),
-                 output_usd_per_million=1e6 * bill * (1.0 - share) / max(outputs, 1.0),
-                 cached_usd_per_million=0.0 if cached else float("nan"), total_usd=bill,
-                 output_tokens_per_usd=outputs / bill if bill > 0 else float("nan"))
+    chips_E = np.array([float(pool.row.chips_per_replica[0]) for pool in _engines(pools)])
+    busy, prompts, brought = (max(float((column * chips_E).sum()), 0.0)
+                              for column in (log.busy_ns_E, log.prefill_ns_E, log.brought_ns_E))
+    shares = [part / max(busy, 1.0) for part in (prompts, brought, busy - prompts - brought)]
+    tokens = [float(column[served_R].sum()) for column in (requests.input_tokens_R - log.cached_tokens_R,
+                                                           log.cached_tokens_R, requests.output_tokens_R)]
+    inputs, cached, outputs = (1e6 * bill * share / count if count else float("nan")
+                               for share, count in zip(shares, tokens, strict=True))
+    return Price(input_usd_per_million=inputs, cached_usd_per_million=cached, output_usd_per_million=outputs,
+                 total_usd=bill, output_tokens_per_usd=tokens[2] / bill if bill > 0 else float("nan"))

@@ -228,7 +228,7 @@ def _lengths(rows: _Rows, column: str) -> np.ndarray:
         row = int(bad[0])
         raise rows.refuse(row, column, rows.columns[column][row], "a whole number of tokens, at least 1",
                           "Mend or remove the line.")
-    return np.maximum(found, 1).astype(np.int64)   # BurstGPT counts failed answers as 0 tokens
+    return np.asarray(np.maximum(found, 1), dtype=np.int64)   # BurstGPT counts failed answers as 0 tokens
 
 
 def _seconds(rows: _Rows) -> np.ndarray:

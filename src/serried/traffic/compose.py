@@ -7,13 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from serried.errors import BadInput
 from serried.traffic.arrivals import gamma, poisson
 from serried.traffic.lengths import lognormal
 from serried.traffic.spec import Ints, Requests
 
-__all__ = ["Client", "closed_loop", "cut", "mix", "open_loop", "refuse_beyond", "scaled", "sessions", "stream"]
+__all__ = ["Client", "closed_loop", "cut", "mix", "open_loop", "refuse_beyond", "scaled", "sessions", "stream",
+           "taken", "within"]
 
 #: Streams of chance, so that one more of anything leaves the others' draws alone.
 _ARRIVALS, _INPUT, _OUTPUT, _TURNS = range(4)
@@ -134,33 +136,40 @@ def _hashes_within(requests: Requests) -> Requests:
 
 
 def cut(requests: Requests, *, begin_s: float = 0.0, end_s: float = float("inf"), count: int = 0) -> Requests:
-    """The part of a trace between two times, from its beginning; at most `count` requests, 0 = all.
-
-    A turn whose earlier turn was cut away stands alone.
-    """
+    """The part of a trace between two times, from its beginning; at most `count` requests, 0 = all."""
     time_s = requests.arrival_ns_R * 1e-9
     chosen = np.flatnonzero((time_s >= begin_s) & (time_s < end_s))
     chosen = chosen[:count] if count else chosen
     if not len(chosen):
         raise BadInput(field="window", value=f"{begin_s:g} to {end_s:g} s", expected="a window with requests in it",
                        remedy=f"The trace lasts {time_s[-1] if len(time_s) else 0:g} s.")
-    shift_ns = round(begin_s * 1e9)
-    changes: dict[str, Any] = {
-        "arrival_ns_R": requests.arrival_ns_R[chosen] - shift_ns,
-        **{name: getattr(requests, name)[chosen] for name in ("input_tokens_R", "output_tokens_R", "class_R")}}
+    found = taken(requests, chosen)
+    return replace(found, arrival_ns_R=found.arrival_ns_R - round(begin_s * 1e9))
+
+
+def taken(requests: Requests, rows: NDArray[np.intp]) -> Requests:
+    """The requests at `rows`, in that order. A turn whose earlier turn is left out stands alone."""
+    changes: dict[str, Any] = {name: getattr(requests, name)[rows]
+                               for name in ("arrival_ns_R", "input_tokens_R", "output_tokens_R", "class_R")}
     if len(requests.previous_R):
         position = np.full(len(requests), -1, dtype=np.int64)
-        position[chosen] = np.arange(len(chosen))
-        before = requests.previous_R[chosen]
+        position[rows] = np.arange(len(rows))
+        before = requests.previous_R[rows]
         changes["previous_R"] = np.where(before >= 0, position[np.maximum(before, 0)], -1)
-        changes["think_ns_R"] = requests.think_ns_R[chosen]
+        changes["think_ns_R"] = requests.think_ns_R[rows]
     if requests.hash_block_tokens:
-        counts = np.diff(requests.block_start_R)[chosen]
-        starts = requests.block_start_R[chosen]
-        flat = np.repeat(starts - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts) + np.arange(counts.sum())
-        changes["block_hash_H"] = requests.block_hash_H[flat]
-        changes["block_start_R"] = np.concatenate([[0], np.cumsum(counts)])
+        counts = np.diff(requests.block_start_R)[rows]
+        begins = np.concatenate([[0], np.cumsum(counts)])
+        flat = np.repeat(requests.block_start_R[:-1][rows] - begins[:-1], counts) + np.arange(begins[-1])
+        changes["block_hash_H"], changes["block_start_R"] = requests.block_hash_H[flat], begins
     return replace(requests, **changes)
+
+
+def within(requests: Requests, context_tokens: int) -> Requests:
+    """The requests that a model's context holds; all of them when it is not known (0)."""
+    if not context_tokens:
+        return requests
+    return taken(requests, np.flatnonzero(requests.input_tokens_R + requests.output_tokens_R <= context_tokens))
 
 
 def refuse_beyond(requests: Requests, context_tokens: int, *, file: str = "requests") -> None:

@@ -41,10 +41,11 @@ def trace_names() -> list[str]:
     return sorted(path.name.split(".")[0] for path in _TRACES.glob("*.*") if path.suffix != ".toml")
 
 
-def read_trace(name_or_path: str) -> Requests:
+def read_trace(name_or_path: str, *, context_tokens: int = 0) -> Requests:
     """The trace called so, or the file at that path.
 
-    Raises BadInput with file, line and column for anything that is missing, negative, out of order or not a number.
+    context_tokens: of the model that is to serve it; 0 = any length will do. Raises BadInput with file, line and column
+    for anything that is missing, negative, out of order, not a number, or longer than that.
     """
     path = _locate(name_or_path)
     text = _text(path)
@@ -53,7 +54,7 @@ def read_trace(name_or_path: str) -> Requests:
         raise BadInput(file=str(path), field="file", value="", expected="at least one request",
                        remedy=f"Columns of a plain trace: {', '.join(PLAIN_COLUMNS)}.")
     rows = _json_rows(text, path) if first.startswith("{") else _csv_rows(text, path)
-    return _requests(rows, path)
+    return _requests(rows, context_tokens)
 
 
 def _locate(name_or_path: str) -> Path:
@@ -183,7 +184,7 @@ def _json_entry(line: str, number: int, path: Path) -> Mapping[str, Any]:
     return entry
 
 
-def _requests(rows: _Rows, path: Path) -> Requests:
+def _requests(rows: _Rows, context_tokens: int) -> Requests:
     arrival_s = _ARRIVAL[rows.schema](rows)
     late = np.flatnonzero(np.diff(arrival_s) < 0)
     if len(late):
@@ -191,6 +192,13 @@ def _requests(rows: _Rows, path: Path) -> Requests:
         raise rows.refuse(row, "arrival", rows.columns["arrival"][row], "a time not before that of the line above",
                           "Sort the trace by time.")
     inputs, outputs = (_lengths(rows, key) for key in ("input", "output"))
+    beyond = np.flatnonzero(inputs + outputs > (context_tokens or 2 * _LONGEST_TOKENS))
+    if len(beyond):
+        row = int(beyond[0])
+        raise rows.refuse(row, "input", f"{int(inputs[row]):,} tokens, and {int(outputs[row]):,} to generate",
+                          f"at most the {context_tokens:,} tokens of the model's context, which {len(beyond):,} of the "
+                          f"{len(inputs):,} requests exceed",
+                          "Leave them out with --drop-longer, shorten all with --scale-length, or take another model.")
     classes = list(rows.columns.get("class", ["all"] * len(inputs)))
     names = tuple(dict.fromkeys(classes))
     codes = {name: code for code, name in enumerate(names)}

@@ -193,8 +193,9 @@ def pool_plans(model: Model, fleet: Fleet, layout: tuple[Deployments | None, Dep
         for rule in LEGALITY:
             if rule.name not in ("chips", "requests") and not rule.holds(
                     Serving(model=model, input_tokens=1, output_tokens=1, concurrency=1), machine, row)[0]:
-                raise BadInput(field="--layout", value=row.row(0), expected=f"a layout that keeps the rule {rule.name!r}",
-                               remedy=f"{rule.sentence[:1].upper()}{rule.sentence[1:]}")
+                degrees = {key: value for key, value in row.row(0).items() if key in _DEGREES}
+                raise BadInput(field="--layout", value=", ".join(f"{key}={value}" for key, value in degrees.items()),
+                               expected=f"a layout that keeps the rule {rule.name!r}", remedy=rule.sentence)
         plans.append(PoolPlan(machine=machine, row=row, profile=profile, router=router))
     return plans
 

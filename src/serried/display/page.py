@@ -144,7 +144,8 @@ def _curves(curves: Sequence[Curve], axes: tuple[str, str]) -> str:
                      f'y="{y + 4:.1f}" text-anchor="end">{significant(mark)}</text>')
     for mark in marks[0]:
         x = left + (right - left) * mark / reach[0]
-        drawn.append(f'<text class="soft" x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{significant(mark)}</text>')
+        drawn.append(f'<text class="soft" x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{significant(mark)}'
+                     "</text>")
     for curve in curves:
         points = " ".join(at(x, y) for x, y in zip(curve.x, curve.y, strict=True))
         drawn.append(f'<polyline points="{points}" fill="none" stroke="{colours[curve.label]}" stroke-width="2">'

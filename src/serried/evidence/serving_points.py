@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from serried.errors import SerriedError
 from serried.evidence.cells import Cells, Unusable
-from serried.evidence.serving_recipes import NO_RECIPE, Recipe, recipe_of
+from serried.evidence.serving_recipes import NO_RECIPE, Recipe, checkpoint_format, recipe_of
 from serried.evidence.serving_sources import ServingSource, serving_source
 from serried.serving import Deployments, deployment
 from serried.serving.static import LaunchNote
@@ -124,7 +124,7 @@ def _engine_points(cells: Cells) -> list[Point]:
 
 def _engine_point(cells: Cells, base: Point) -> Point:
     base = replace(base, measured=_need(cells, f"silicon_{base.metric}_ms"))
-    number_format = _recipe(base.number_format)
+    number_format = checkpoint_format(base.model, _recipe(base.number_format))
     found = re.search(r"silicon_concurrency=(\d+)", cells["silicon_data_source"])
     concurrency = int(found.group(1)) if found else cells.whole("batch_size")
     if concurrency is None:

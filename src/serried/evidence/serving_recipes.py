@@ -12,7 +12,7 @@ from serried.catalogue.entry import DATA, read_toml
 from serried.errors import BadInput
 from serried.workload.spec import Serving
 
-__all__ = ["NO_RECIPE", "Recipe", "read_recipes", "recipe_of"]
+__all__ = ["NO_RECIPE", "Recipe", "checkpoint_format", "read_recipes", "recipe_of"]
 
 RECIPES_FILE = DATA / "evidence" / "serving-recipes.toml"
 
@@ -69,6 +69,17 @@ def recipe_of(*, source: str, engine: str, chip: str, model: str, job: Serving, 
     """The first recipe that holds for a row; one without conditions when none does."""
     return next((recipe for recipe in read_recipes() if recipe.holds(
         source=source, engine=engine, chip=chip, model=model, job=job, tp=tp)), NO_RECIPE)
+
+
+def checkpoint_format(model: str, number_format: str) -> str:
+    """The format of a model's public checkpoint where a table only says its width: scaled by block, or as printed."""
+    names = _block_scaled() if number_format == "fp8" else ()
+    return f"{number_format}-block" if names and model.startswith(names) else number_format
+
+
+@functools.cache
+def _block_scaled(path: Path = RECIPES_FILE) -> tuple[str, ...]:
+    return tuple(read_toml(path)["checkpoints"]["block_scaled"])
 
 
 @functools.cache

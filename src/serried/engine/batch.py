@@ -124,7 +124,8 @@ class Engine:
         return False
 
     def _cut(self, now_ns: int) -> bool:
-        """End the present run of decode steps with the step that is under way."""
+        """End the present run of decode steps with the step that is under way; a host that works ahead has given the
+        device the next one as well."""
         elapsed_s = (now_ns - self._began_ns) * 1e-9
         first_s, more_s = self._curve
         steps = elapsed_s / first_s if first_s > 0 else 1.0
@@ -136,6 +137,7 @@ class Engine:
             steps -= 1
         while steps < self._steps and self._elapsed_ns(steps) < now_ns - self._began_ns:
             steps += 1
+        steps += self.settings.asynchronous
         if steps >= self._steps:
             return False
         self._steps = steps

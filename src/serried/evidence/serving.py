@@ -107,7 +107,7 @@ def _played(point: Point, profile: EngineProfile, estimates: Estimates) -> float
     key = ("played", *_key(point))
     if key not in estimates:
         recipe = point.recipe
-        tuned = profile.with_settings(**recipe.settings)
+        tuned = profile.with_settings(**recipe.settings(point.job, int(point.layout.attention_dp[0])))
         if recipe.memory_fraction:
             tuned = replace(tuned, memory_fraction=recipe.memory_fraction)
         serve, prefill = (None if row is None else PoolPlan(

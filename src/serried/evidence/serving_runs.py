@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serried.engine import simulate
-from serried.serving.cluster import PoolPlan, cluster_of
+from serried.engine import Cluster, simulate
+from serried.serving.cluster import PoolPlan
 from serried.serving.profile import EngineProfile
 from serried.traffic import Requests
 from serried.workload.spec import Serving
@@ -52,15 +52,16 @@ def requests_of(job: Serving, benchmark: Benchmark, profile: EngineProfile, *, s
                     class_R=zeros, in_flight=job.concurrency)
 
 
-def play(job: Serving, benchmark: Benchmark, serve: PoolPlan, prefill: PoolPlan | None = None) -> Mapping[str, float]:
+def play(job: Serving, benchmark: Benchmark, cluster: Cluster, serve: PoolPlan,
+         prefill: PoolPlan | None = None) -> Mapping[str, float]:
     """What the benchmark would report: seconds to the first token and between later ones (means over requests), output
     tokens per second per chip.
 
     The first wave, whose requests come together, has the weight that it has in the whole benchmark, however many waves
-    were simulated. Raises NoAnswer when the model does not fit.
+    were simulated. cluster: what `serve` and `prefill` make.
     """
     requests = requests_of(job, benchmark, (prefill or serve).profile)
-    log = simulate(requests, cluster_of(job.model, serve, prefill))
+    log = simulate(requests, cluster)
     served_R = (log.reason_R == 0) & (log.last_token_ns_R >= 0)
     first_R = np.arange(len(requests)) < job.concurrency
     weight_R = np.where(first_R, 1.0, (benchmark.waves - 1.0) * job.concurrency / max(int((~first_R).sum()), 1))

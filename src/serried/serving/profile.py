@@ -23,8 +23,9 @@ ENGINE_FACTS: Mapping[str, tuple[type, int | None]] = {
     "asynchronous": (bool, None)}
 #: Every figure and its base unit. memory_fraction: share of HBM that the engine uses; runtime_memory: what it holds of
 #: that besides weights, caches and its working set; request_time: what a request costs outside the engine before its
-#: first token.
-ENGINE_FIGURES: Mapping[str, str] = {"memory_fraction": "1", "runtime_memory": "bytes", "request_time": "s"}
+#: first token; token_time: to turn the text of a prompt into tokens, each, one prompt after another.
+ENGINE_FIGURES: Mapping[str, str] = {"memory_fraction": "1", "runtime_memory": "bytes", "request_time": "s",
+                                     "token_time": "s"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,7 @@ class EngineProfile:
     memory_fraction: float
     runtime_bytes: float
     request_s: float
+    token_s: float
     figures: Mapping[str, Figure]
     release: str = ""
     source: str = ""
@@ -67,7 +69,7 @@ def read_engine(name_or_path: str) -> EngineProfile:
     return EngineProfile(
         name=entry.name, stack=str(facts["stack"]), settings=settings, figures=entry.figures,
         memory_fraction=entry.figures["memory_fraction"].value, request_s=entry.figures["request_time"].value,
-        runtime_bytes=entry.figures["runtime_memory"].value, release=str(facts["release"]),
+        runtime_bytes=entry.figures["runtime_memory"].value, token_s=entry.figures["token_time"].value, release=str(facts["release"]),
         source=str(facts["source"]))
 
 

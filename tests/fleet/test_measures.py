@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from serried.fleet import Alternative, EventKind, Shape, State
-from serried.fleet.arrival_replay import MEASURES
 from serried.fleet.assembly import fleet_of
 from serried.fleet.demand import demands_of, feasible_NS
 from serried.fleet.measures import BestFit, Clustering, DotProduct, Packing, Random, scramble
 from serried.fleet.node_scores import NodeScores
+from serried.fleet.policies import MEASURES
 from tests.fleet.examples import gang, happen, on, share, submit
 
 CPU_ONLY = Shape(alternatives=(Alternative(kinds=(0,), chips_per_worker=0),), cpu_milli=8000)
@@ -63,7 +63,7 @@ def test_clustering():
 def test_one_node_alone_scores_as_among_others(name):
     fleet, state = two_nodes()
     shapes = [share(500), gang(1, 2), CPU_ONLY]
-    measure = MEASURES[name](fleet, [state.jobs[0]], 1)
+    measure = MEASURES[name](fleet, [state.jobs[0].shape], 1)
     asked = demands_of(fleet, [(shape, 0) for shape in shapes])
     both = measure.scores_NS(state.snapshot(), asked, np.arange(2, dtype=np.int32))
     for node in range(2):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Bar", "Section", "Span", "Stack"]
+__all__ = ["Bar", "Curve", "Section", "Span", "Stack"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +42,15 @@ class Stack:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """One line of a chart: points in order of x. Curves of a section share their axes."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
     """One part of a page: a heading, a sentence, and a picture or a table (rows of text)."""
 
@@ -52,5 +61,7 @@ class Section:
     less_is_better: bool | None = False
     spans: Sequence[Span] = ()
     stacks: Sequence[Stack] = ()
+    curves: Sequence[Curve] = ()
+    axes: tuple[str, str] = ("", "")
     header: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()

@@ -4,6 +4,9 @@ In: requests, pools of engines (how they batch, what their steps take, what memo
 request was scheduled, saw its first and its last token, and what each engine did meanwhile.
 """
 
+from serried.engine.simulate import ROUTERS, simulate
 from serried.engine.spec import Cluster, EngineModel, EnginePool, EngineSettings, KvTransfer, SimulationLog, StepTime
+from serried.engine.speculation import tokens_per_step
 
-__all__ = ["Cluster", "EngineModel", "EnginePool", "EngineSettings", "KvTransfer", "SimulationLog", "StepTime"]
+__all__ = ["ROUTERS", "Cluster", "EngineModel", "EnginePool", "EngineSettings", "KvTransfer", "SimulationLog",
+           "StepTime", "simulate", "tokens_per_step"]

@@ -27,6 +27,8 @@ class EngineSettings:
     capture_sizes: sequence counts at which decode steps are captured as graphs, ascending; a batch is padded up to the
     next; larger ones run eagerly. asynchronous: the host prepares the next step while the device runs this one.
     acceptance: chance that the draft at position 1, 2, ... is accepted given all before it were; () = no drafts.
+    prefill_wait_steps: while others decode, waiting prompts are held for so many steps, or until they fill
+    prefill_wait_ratio of the token budget; 0 = they are not held.
     """
 
     max_sequences: int
@@ -38,6 +40,8 @@ class EngineSettings:
     capture_sizes: tuple[int, ...] = ()
     asynchronous: bool = True
     acceptance: tuple[float, ...] = ()
+    prefill_wait_steps: int = 0
+    prefill_wait_ratio: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +143,7 @@ class SimulationLog:
     Columns over R: arrival (as it came to be in sessions and closed loops), scheduled, first and last token; tokens
     found in a cache; times preempted; engine that served (decoded) it. reason_R: 0 = served, 1 = refused since it can
     never fit (see `simulate`). Columns over E (prefill engines first): busy time, steps, tokens computed, most blocks
-    held, blocks evicted.
+    held, blocks evicted, and of the busy time what prompts added and what blocks brought up from the host took.
     """
 
     arrival_ns_R: Ints
@@ -155,6 +159,8 @@ class SimulationLog:
     tokens_E: Ints
     peak_blocks_E: Ints
     evicted_blocks_E: Ints
+    prefill_ns_E: Ints
+    brought_ns_E: Ints
     end_ns: int = 0
     spans: tuple[tuple[int, int, int, int, int], ...] = field(default=())
     """(engine, start ns, end ns, prefill tokens, decoding sequences) of each run of steps, when asked for."""

@@ -63,7 +63,7 @@ def test_clustering():
 def test_one_node_alone_scores_as_among_others(name):
     fleet, state = two_nodes()
     shapes = [share(500), gang(1, 2), CPU_ONLY]
-    measure = MEASURES[name](fleet, [state.jobs[0].shape], 1)
+    measure = MEASURES[name](fleet, [state.jobs[0]], 1)
     asked = demands_of(fleet, [(shape, 0) for shape in shapes])
     both = measure.scores_NS(state.snapshot(), asked, np.arange(2, dtype=np.int32))
     for node in range(2):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from serried.errors import BadInput
-from serried.fleet import Alternative, EventKind, JobStatus, Shape, State, Tenant
+from serried.fleet import Alternative, EventKind, Job, JobStatus, Shape, State, Tenant
 from serried.fleet.policies import policy_named
 from serried.fleet.rules import POLICIES
 from tests.fleet.examples import HOUR_NS, gang, happen, nodes_of, on, scheduler_of, settle, share, small_fleet, submit
@@ -429,7 +429,7 @@ def test_why_says_what_is_true_now():
 
 def test_policies_have_names():
     fleet = small_fleet()
-    policy = policy_named("full+Fragmentation", fleet, [gang(1)])
+    policy = policy_named("full+Fragmentation", fleet, [Job(name="j", shape=gang(1))])
     assert policy.rules is POLICIES["full"]
     assert policy.name == "full+Fragmentation"
     assert policy_named("best_fit", fleet, []).rules is POLICIES["fair"]

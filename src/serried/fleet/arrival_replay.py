@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from serried.fleet.ledger import Ledger
 from serried.fleet.openb import milli_of
-from serried.fleet.policies import policy_named
+from serried.fleet.policies import MEASURES, policy_named
 from serried.fleet.rules import Rules
 from serried.fleet.spec import WHOLE_MILLI, Event, EventKind, Fleet, Job
 from serried.fleet.state import State
 
-__all__ = ["Replayed", "replay_arrivals"]
+__all__ = ["MEASURES", "Replayed", "replay_arrivals"]
 
 _REPORT_EVERY = 500
 
@@ -44,9 +44,8 @@ def replay_arrivals(fleet: Fleet, known: Sequence[Job], arriving: Sequence[Job],
     known: the jobs by which a policy knows the workload.
     """
     state, ledger = State(fleet), Ledger(fleet)
-    shapes = [job.shape for job in known]
-    scheduler = policy_named(policy, fleet, shapes, seed=seed, rules=Rules(order="arrival", reservations=0))
-    scheduler.learn(state.snapshot(), shapes)
+    scheduler = policy_named(policy, fleet, known, seed=seed, rules=Rules(order="arrival", reservations=0))
+    scheduler.learn(state.snapshot(), [job.shape for job in known])
     used_milli_D, placed = np.zeros(len(arriving), dtype=np.int64), 0
     began = time.perf_counter()
     for turn, job in enumerate(arriving):

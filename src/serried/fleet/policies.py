@@ -9,23 +9,22 @@ from serried.fleet.fragmentation import Fragmentation, typical_of
 from serried.fleet.measures import BestFit, Clustering, DotProduct, Measure, Packing, Random
 from serried.fleet.rules import POLICIES, Rules
 from serried.fleet.scheduler import Scheduler
-from serried.fleet.spec import Fleet, Shape
+from serried.fleet.spec import Fleet, Job
 
 __all__ = ["MEASURES", "policy_named"]
 
-#: Name -> rule of placement for single workers, made from the fleet, the shapes that its workload is known by (one per
-#: job), and a seed.
-MEASURES: dict[str, Callable[[Fleet, Sequence[Shape], int], Measure]] = {
-    "random": lambda fleet, shapes, seed: Random(seed),
-    "dot-product": lambda fleet, shapes, seed: DotProduct(fleet),
-    "clustering": lambda fleet, shapes, seed: Clustering(fleet),
-    "packing": lambda fleet, shapes, seed: Packing(fleet),
-    "best-fit": lambda fleet, shapes, seed: BestFit(fleet),
-    "fragmentation": lambda fleet, shapes, seed: Fragmentation(fleet, typical_of(fleet, shapes)),
+#: Name -> rule of placement for single workers, made from the fleet, the jobs that its workload is known by, and a seed.
+MEASURES: dict[str, Callable[[Fleet, Sequence[Job], int], Measure]] = {
+    "random": lambda fleet, jobs, seed: Random(seed),
+    "dot-product": lambda fleet, jobs, seed: DotProduct(fleet),
+    "clustering": lambda fleet, jobs, seed: Clustering(fleet),
+    "packing": lambda fleet, jobs, seed: Packing(fleet),
+    "best-fit": lambda fleet, jobs, seed: BestFit(fleet),
+    "fragmentation": lambda fleet, jobs, seed: Fragmentation(fleet, typical_of(fleet, (job.shape for job in jobs))),
 }
 
 
-def policy_named(name: str, fleet: Fleet, shapes: Sequence[Shape], *, seed: int = 0,
+def policy_named(name: str, fleet: Fleet, jobs: Sequence[Job], *, seed: int = 0,
                  rules: Rules | None = None) -> Scheduler:
     """The policy of a name: rules and a rule of placement joined by "+", either alone with the other's default (the
     rules given, else "fair"; best fit).
@@ -44,4 +43,4 @@ def policy_named(name: str, fleet: Fleet, shapes: Sequence[Shape], *, seed: int 
             raise BadInput(field="policy", value=name, expected=f"one of {', '.join(POLICIES)}, and with a + one of "
                            f"{', '.join(MEASURES)}", remedy=f"Perhaps {near[0]!r} is meant." if near else
                            "Choose from these.")
-    return Scheduler(fleet, MEASURES[measure](fleet, shapes, seed), chosen, name=name)
+    return Scheduler(fleet, MEASURES[measure](fleet, jobs, seed), chosen, name=name)

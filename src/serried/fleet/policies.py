@@ -13,7 +13,7 @@ from serried.fleet.spec import Fleet, Job
 
 __all__ = ["MEASURES", "policy_named"]
 
-#: Name -> rule of placement for single workers, made from the fleet, the jobs that its workload is known by, and a seed.
+#: Name -> rule of placement for single workers, made from the fleet, jobs that tell of its workload, and a seed.
 MEASURES: dict[str, Callable[[Fleet, Sequence[Job], int], Measure]] = {
     "random": lambda fleet, jobs, seed: Random(seed),
     "dot-product": lambda fleet, jobs, seed: DotProduct(fleet),

@@ -20,6 +20,7 @@ VERBS = {
     "plan": "Which layouts of this job are best on this fleet, and how long does a step take?",
     "evidence": "Is it true? Predicted beside measured, with intervals.",
     "calibrate": "Fit a chip's kernel profile, a fabric or a stack on your own measurements.",
+    "fleet replay": "How much of a fleet does a placement rule hand out, jobs arriving one by one?",
     "serve simulate": "What do requests of a trace see on this deployment, and what does a token cost?",
     "catalogue": "Which chips, fabrics, fleets, models and stacks are known, and from whom?",
 }
@@ -46,7 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 #: First word of verbs of two -> what they are about.
-GROUPS = {"serve": "Requests through time on one deployment."}
+GROUPS = {
+    "fleet": "Many jobs, many chips: who runs where?",
+    "serve": "Requests through time on one deployment.",
+}
 
 
 def _application(words: Sequence[str]) -> typer.Typer:

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,40 +83,65 @@ def command(
     words = TrafficWords(trace=trace, poisson=poisson, constant=constant, gamma=gamma, burst=burst, diurnal=diurnal,
                          sessions=sessions, concurrency=concurrency, clients=clients, input_tokens=input_tokens,
                          output_tokens=output_tokens, shortest_ratio=shortest, requests=requests, duration_s=duration)
-    context = 0 if drop_longer or scale_length != 1.0 else chosen.max_positions
-    load = scaled(requests_of_words(words, seed, context_tokens=context), rate=scale_rate, length=scale_length)
-    load = cut(load, count=first) if first else load
-    load = within(load, chosen.max_positions) if drop_longer else load
-    refuse_beyond(load, chosen.max_positions, file=trace or "requests")
+    load = _load(words, chosen, seed, scale_rate=scale_rate, scale_length=scale_length, first=first,
+                 drop_longer=drop_longer)
     cluster = cluster_of(chosen, plans[-1], plans[0] if len(plans) > 1 else None,
                          host_memory_bytes=host_memory * 1e9)
     started_s = time.perf_counter()
     with progress_bar("requests", quiet=as_json) as report_progress:
         found = simulate(load, cluster, seed=seed, progress=report_progress, keep_spans=timeline is not None)
-    wall_s = time.perf_counter() - started_s
-    interrupted = bool(((found.last_token_ns_R < 0) & (found.reason_R == 0)).any())
-    report = report_of(load, found, plans, objectives, warm_up_s=warm_up)
-    title = _lead(chosen, plans, load)
-    _write(log, timeline, load, found, title, finished_only=interrupted)
-    spreads = _spreads(plans[-1])
-    if html is not None:
-        write_page(html, page("Requests through time", title, report_sections(
-            report, load, found, request_times_s(load, found), spreads=spreads),
-            footer=f"serried serve simulate, seed {seed}; intervals are 80 %."))
-    if as_json:
-        print(json.dumps(_answer(report, plans, spreads, wall_s, len(load))))
-    else:
-        screen = console()
-        screen.print(title, markup=False)
-        print_report(report, screen, spreads=spreads)
-        screen.print(f"\n{len(load):,} requests simulated in {wall_s:.2f} s. Evidence: "
-                     f"{plans[-1].machine.profile.evidence_class}.", markup=False)
-        for path in filter(None, (log, timeline, html)):
-            screen.print(f"written: {path}", markup=False)
-    if interrupted:
-        print(f"interrupted: {report.served:,} of {len(load):,} requests had ended; only these are in what was written",
-              file=sys.stderr)
+    run = _Run(plans=plans, load=load, log=found, wall_s=time.perf_counter() - started_s, seed=seed,
+               title=_lead(chosen, plans, load),
+               report=report_of(load, found, plans, objectives, warm_up_s=warm_up))
+    _write(run, log, timeline, html)
+    print(json.dumps(_answer(run))) if as_json else _show(run, [log, timeline, html])
+    if run.is_interrupted:
+        print(f"interrupted: {run.report.served:,} of {len(load):,} requests had ended; only these are in what was "
+              "written", file=sys.stderr)
         raise typer.Exit(130)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """A simulation and what was asked of it."""
+
+    plans: Sequence[PoolPlan]
+    load: Requests
+    log: SimulationLog
+    report: ServingReport
+    wall_s: float
+    seed: int
+    title: str
+
+    @property
+    def is_interrupted(self) -> bool:
+        return bool(((self.log.last_token_ns_R < 0) & (self.log.reason_R == 0)).any())
+
+    @property
+    def spreads(self) -> dict[str, tuple[float, float]]:
+        kind = self.plans[-1].machine.profile.evidence_class
+        return {name: interval("serving", kind, name) for name in ("ttft", "tpot", "throughput")}
+
+
+def _load(words: TrafficWords, model: Model, seed: int, *, scale_rate: float, scale_length: float, first: int,
+          drop_longer: bool) -> Requests:
+    """The requests; BadInput when one is beyond the model's context, unless these are to be dropped."""
+    context = 0 if drop_longer or scale_length != 1.0 else model.max_positions
+    load = scaled(requests_of_words(words, seed, context_tokens=context), rate=scale_rate, length=scale_length)
+    load = cut(load, count=first) if first else load
+    load = within(load, model.max_positions) if drop_longer else load
+    refuse_beyond(load, model.max_positions, file=words.trace or "requests")
+    return load
+
+
+def _show(run: _Run, written: Sequence[Path | None]) -> None:
+    screen = console()
+    screen.print(run.title, markup=False)
+    print_report(run.report, screen, spreads=run.spreads)
+    screen.print(f"\n{len(run.load):,} requests simulated in {run.wall_s:.2f} s. Evidence: "
+                 f"{run.plans[-1].machine.profile.evidence_class}.", markup=False)
+    for path in filter(None, written):
+        screen.print(f"written: {path}", markup=False)
 
 
 def _changes(max_sequences: int | None, budget: int | None, drafts: str | None) -> dict[str, Any]:
@@ -156,27 +181,25 @@ def _words(plan: PoolPlan) -> str:
                      if value not in (0, 1, True, "bf16") or name == "tp")
 
 
-def _write(log: Path | None, timeline: Path | None, load: Requests, found: SimulationLog, title: str, *,
-           finished_only: bool) -> None:
+def _write(run: _Run, log: Path | None, timeline: Path | None, html: Path | None) -> None:
     if log is not None:
-        write_request_log(log, request_table(load, found, finished_only=finished_only))
+        write_request_log(log, request_table(run.load, run.log, finished_only=run.is_interrupted))
     if timeline is not None:
-        write_page(timeline, spans_json(found, title=title))
+        write_page(timeline, spans_json(run.log, title=run.title))
+    if html is not None:
+        write_page(html, page("Requests through time", run.title, report_sections(
+            run.report, run.load, run.log, request_times_s(run.load, run.log), spreads=run.spreads),
+            footer=f"serried serve simulate, seed {run.seed}; intervals are 80 %."))
 
 
-def _spreads(plan: PoolPlan) -> dict[str, tuple[float, float]]:
-    kind = plan.machine.profile.evidence_class
-    return {name: interval("serving", kind, name) for name in ("ttft", "tpot", "throughput")}
-
-
-def _answer(report: ServingReport, plans: Sequence[PoolPlan], spreads: dict[str, tuple[float, float]], wall_s: float,
-            count: int) -> Any:
+def _answer(run: _Run) -> Any:
+    report, plans = run.report, run.plans
     latencies = {name: {"mean": times.mean, "p50": times.p50, "p90": times.p90, "p99": times.p99}
                  for name, times in report.overall.times_s.items()}
     return plain({
         "schema": "serried/serve-simulate/1", "ttft_s": latencies["ttft"], "tpot_s": latencies["tpot"],
         "e2e_s": latencies["e2e"], "queue_s": latencies["queue"],
-        "classes": [replace(group) for group in report.classes],
+        "classes": list(report.classes),
         "output_tokens_per_s": report.output_tokens_per_s,
         "output_tokens_per_s_per_chip": report.output_tokens_per_s_per_chip,
         "input_tokens_per_s": report.input_tokens_per_s,
@@ -193,5 +216,5 @@ def _answer(report: ServingReport, plans: Sequence[PoolPlan], spreads: dict[str,
         "pools": [{"chip": plan.machine.chip.name, "engine": plan.profile.name, "stack": plan.machine.stack.name,
                    "evidence_class": plan.machine.profile.evidence_class, "deployment": plan.row.row(0)}
                   for plan in plans],
-        "interval_80": {name: {"low": low, "high": high} for name, (low, high) in spreads.items()},
-        "timing": {"items": count, "unit": "requests", "wall_s": wall_s}})
+        "interval_80": {name: {"low": low, "high": high} for name, (low, high) in run.spreads.items()},
+        "timing": {"items": len(run.load), "unit": "requests", "wall_s": run.wall_s}})

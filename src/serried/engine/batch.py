@@ -79,10 +79,10 @@ class Group:
 
     def blocks_for(self, steps: int) -> int:
         """Blocks that the decoding sequences fill beyond what they have in so many steps."""
-        residues, size = self.residues, len(self.residues)
-        whole, rest = divmod(steps, size)
-        at = self.step % size
-        crossing = sum(residues[at:at + rest]) + (sum(residues[:at + rest - size]) if at + rest > size else 0)
+        residues, tokens = self.residues, len(self.residues)   # of a block
+        whole, rest = divmod(steps, tokens)
+        at = self.step % tokens
+        crossing = sum(residues[at:at + rest]) + (sum(residues[:at + rest - tokens]) if at + rest > tokens else 0)
         return whole * sum(residues) + crossing
 
 
@@ -119,9 +119,11 @@ class Engine:
             self._plan(now_ns)
             return True
         is_news = len(group.waiting) == 1 or self.settings.prefill_wait_steps
-        if self._is_decode and self._steps > 1 and is_news and self._fits(group, group.waiting[0]):
-            return self._cut(now_ns)
-        return False
+        is_cut = bool(self._is_decode and self._steps > 1 and is_news and self._fits(group, group.waiting[0])
+                      and self._cut(now_ns))
+        if len(group.waiting) == 1:   # it waits from the end of this run on
+            group.waited = -self._steps if self._is_decode or self.settings.mixed_steps else 0
+        return is_cut
 
     def _cut(self, now_ns: int) -> bool:
         """End the present run of decode steps with the step that is under way; a host that works ahead has given the
@@ -206,9 +208,8 @@ class Engine:
         """Its hashed blocks can be found from now on."""
         new = task.units[len(task.held_units):]
         if new and not task.left_behind:
-            size = self.unit_blocks
-            task.private -= size * len(new)
-            group.pool.share(new, size)
+            task.private -= self.unit_blocks * len(new)
+            group.pool.share(new, self.unit_blocks)
             task.held_units = task.units
 
     def _join_decode(self, group: Group, task: Task) -> None:
@@ -485,6 +486,8 @@ class Engine:
                 steps = self._steps_with_room(group, steps)
                 if group.waiting and self._holds(group):
                     steps = min(steps, self.settings.prefill_wait_steps - group.waited)
+                elif group.waiting and self._fits(group, group.waiting[0]):
+                    steps = 1   # nobody begins in a step for which somebody was pushed out, but in the next one
         self._curve = (stages * (first_s + serial_s), stages * max(more_s, 0.0))
         self._steps = steps
         self.next_ns = now_ns + max(1, self._elapsed_ns(steps))

@@ -35,12 +35,12 @@ class BlockPool:
         self.used += blocks
         over = self.used + self.idle_blocks - self.capacity
         while over > 0:
-            unit, size = self.idle.popitem(last=False)
-            self.idle_blocks -= size
-            self.evicted += size
-            over -= size
+            unit, blocks = self.idle.popitem(last=False)
+            self.idle_blocks -= blocks
+            self.evicted += blocks
+            over -= blocks
             if self.host_capacity:
-                self._offload(unit, size)
+                self._offload(unit, blocks)
         self.peak = max(self.peak, self.used)
 
     def give(self, blocks: int) -> None:
@@ -78,13 +78,13 @@ class BlockPool:
             if holders is not None:
                 holders[0] += 1
             else:
-                size = self.idle.pop(unit)
-                self.idle_blocks -= size
-                self.used += size
-                self.pinned[unit] = [1, size]
+                blocks = self.idle.pop(unit)
+                self.idle_blocks -= blocks
+                self.used += blocks
+                self.pinned[unit] = [1, blocks]
         self.peak = max(self.peak, self.used)
 
-    def share(self, units: Iterable[int], size: int) -> int:
+    def share(self, units: Iterable[int], blocks: int) -> int:
         """Private blocks just computed become units that its request holds; the number that turned out to be doubles
         of what was here already and are free again."""
         doubles = 0
@@ -92,12 +92,12 @@ class BlockPool:
             holders = self.pinned.get(unit)
             if holders is not None:
                 holders[0] += 1
-                doubles += size
+                doubles += blocks
             elif unit in self.idle:
                 self.pin((unit,))
-                doubles += size
+                doubles += blocks
             else:
-                self.pinned[unit] = [1, size]   # its blocks were private and stay used
+                self.pinned[unit] = [1, blocks]   # its blocks were private and stay used
         self.used -= doubles
         return doubles
 
@@ -124,11 +124,11 @@ class BlockPool:
         for unit in units:
             self.host_used -= self.host.pop(unit, 0)
 
-    def _offload(self, unit: int, size: int) -> None:
-        if size > self.host_capacity:
+    def _offload(self, unit: int, blocks: int) -> None:
+        if blocks > self.host_capacity:
             return
-        self.host_used += size - self.host.pop(unit, 0)
-        self.host[unit] = size
+        self.host_used += blocks - self.host.pop(unit, 0)
+        self.host[unit] = blocks
         while self.host_used > self.host_capacity:
             _, gone = self.host.popitem(last=False)
             self.host_used -= gone

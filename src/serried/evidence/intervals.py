@@ -100,7 +100,9 @@ def kinds_of(results: CaseResults) -> Sequence[str]:
 
 
 def with_intervals(results: CaseResults) -> CaseResults:
-    """The same cases with `low` and `high` in their own units, around every prediction."""
+    """The same cases with `low` and `high` in their own units, around every prediction; a reader's own are kept."""
+    if len(results.low):
+        return results
     kinds = kinds_of(results)
     extras = results.groups.get("extra_spread", [""] * len(results.ids))
     widths = np.array([half_width(results.area, evidence_class, kind, extra=[float(extra)] if extra else ())

@@ -62,7 +62,7 @@ def read_engine(name_or_path: str) -> EngineProfile:
                            remedy="Take it from the nearest engine of the catalogue, with status = \"assumed\".")
     largest, every = facts["largest_captured"], facts["captured_every"]
     settings = EngineSettings(
-        capture_sizes=tuple(sorted({size for size in (1, 2, 4) if size <= largest} | set(range(every, largest + 1,
+        capture_sizes=tuple(sorted({count for count in (1, 2, 4) if count <= largest} | set(range(every, largest + 1,
                                                                                                every)))),
         **{name: facts[name] for name in ("max_sequences", "token_budget", "chunked_prefill", "mixed_steps",
                                           "block_tokens", "prefix_caching", "asynchronous")})

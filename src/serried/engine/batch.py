@@ -126,7 +126,7 @@ class Engine:
         return is_cut
 
     def _cut(self, now_ns: int) -> bool:
-        """End the present run of decode steps with the step that is under way, and those given to the device already."""
+        """End the present run of decode steps with the step under way, and those given to the device already."""
         elapsed_s = (now_ns - self._began_ns) * 1e-9
         first_s, more_s = self._curve
         steps = elapsed_s / first_s if first_s > 0 else 1.0

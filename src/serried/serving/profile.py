@@ -69,7 +69,8 @@ def read_engine(name_or_path: str) -> EngineProfile:
     return EngineProfile(
         name=entry.name, stack=str(facts["stack"]), settings=settings, figures=entry.figures,
         memory_fraction=entry.figures["memory_fraction"].value, request_s=entry.figures["request_time"].value,
-        runtime_bytes=entry.figures["runtime_memory"].value, token_s=entry.figures["token_time"].value, release=str(facts["release"]),
+        runtime_bytes=entry.figures["runtime_memory"].value, token_s=entry.figures["token_time"].value,
+        release=str(facts["release"]),
         source=str(facts["source"]))
 
 

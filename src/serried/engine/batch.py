@@ -126,8 +126,7 @@ class Engine:
         return is_cut
 
     def _cut(self, now_ns: int) -> bool:
-        """End the present run of decode steps with the step that is under way; a host that works ahead has given the
-        device the next one as well."""
+        """End the present run of decode steps with the step under way, and those given to the device already."""
         elapsed_s = (now_ns - self._began_ns) * 1e-9
         first_s, more_s = self._curve
         steps = elapsed_s / first_s if first_s > 0 else 1.0
@@ -139,7 +138,7 @@ class Engine:
             steps -= 1
         while steps < self._steps and self._elapsed_ns(steps) < now_ns - self._began_ns:
             steps += 1
-        steps += self.settings.asynchronous
+        steps += self.settings.ahead_steps
         if steps >= self._steps:
             return False
         self._steps = steps
@@ -244,8 +243,7 @@ class Engine:
         self.outstanding -= 1
         self.watch.done(task, now_ns)
 
-    def _release(self, group: Group, task: Task, *, keep: bool, but: int = 0) -> None:
-        """Let go of a task's blocks, `but` so many of its own, which the caller sees to."""
+    def _release(self, group: Group, task: Task, *, keep: bool) -> None:
         pool = group.pool
         if task.held_units:
             pool.unpin(task.held_units)
@@ -253,7 +251,7 @@ class Engine:
         if keep and task.left_behind and task.private:
             pool.keep(task.left_behind, task.private)
         else:
-            pool.give(task.private - but)
+            pool.give(task.private)
         task.private = 0
 
     def release(self, task: Task, now_ns: int) -> bool:
@@ -411,23 +409,11 @@ class Engine:
             done = group.step - task.begun_step
             grown = round(task.output * done / task.steps)
             task.prompt, task.output, task.steps = task.prompt + grown, task.output - grown, task.steps - done
-        self._leave_blocks(group, task)
+        self._release(group, task, keep=False)
         task.epoch, task.preemptions, task.computed = task.epoch + 1, task.preemptions + 1, 0
         self._chunks = [chunk for chunk in self._chunks if chunk[1] is not task]
         group.waiting.appendleft(task)
         group.waiting_tokens += task.prompt
-
-    def _leave_blocks(self, group: Group, task: Task) -> None:
-        """Give up the blocks of a request that is pushed out; the full ones can be found again until they are evicted,
-        the last of them first."""
-        held = len(task.held_units)
-        full = (task.prompt - 1) // self.block if self.settings.prefix_caching and self.unit_blocks == 1 else 0
-        kept = full if task.given and not self.model.window_tokens else 0
-        self._release(group, task, keep=False, but=max(kept - held, 0))
-        if kept > held:
-            task.units = (*task.units[:held], *(-(task.request + 2 << 24) - block for block in range(held, kept)))
-            for unit in reversed(task.units[held:]):
-                group.pool.keep(unit, 1)
 
     def _mixed_s(self) -> tuple[float, float, float]:
         """A step with prefill in it: when its first tokens are there, when the next one begins, and what its decodes

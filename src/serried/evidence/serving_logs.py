@@ -6,7 +6,7 @@ Axes: R = request of one run, C = case. A request is two cases: its time to the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -50,7 +50,7 @@ def evaluate(frame: pl.DataFrame) -> CaseResults:
         fold=[label for run in runs for label in run["source"]])
 
 
-def _run(part: pl.DataFrame) -> Mapping[str, list[str] | Floats]:
+def _run(part: pl.DataFrame) -> Mapping[str, Any]:
     """The cases of one run, request by request."""
     first, count = Cells(part.row(0, named=True)), part.height
     labels = {"chip": first["chip"], "model": first["model"], "engine": first["engine"], "source": first["run"]}
@@ -82,7 +82,7 @@ def requests_of(part: pl.DataFrame) -> tuple[Requests, Mapping[str, Floats]]:
     queued_s = columns["queued_s"]
     first_s, last_s = columns["first_token_s"] - queued_s, columns["last_token_s"] - queued_s
     if (np.diff(queued_s) < 0).any() or (first_s <= 0).any() or (last_s < first_s).any():
-        raise Unusable("requests must stand in the order of queued_s, each with queued_s < first_token_s <= last_token_s")
+        raise Unusable("requests must stand in the order of queued_s, with queued_s < first_token_s <= last_token_s")
     if (columns["input_len"] < 1).any() or (columns["output_len"] < 1).any():
         raise Unusable("input_len and output_len must be at least 1")
     arrival_ns = np.round((queued_s - queued_s[0]) * 1e9).astype(np.int64)

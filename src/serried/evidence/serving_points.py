@@ -133,8 +133,8 @@ def _engine_point(cells: Cells, base: Point) -> Point:
                   output_tokens=int(_need(cells, "osl")), concurrency=concurrency)
     is_split = cells["mode"] != "agg"
     tp, groups, _ = _degrees(cells, "decode_" if is_split else "")
-    recipe = recipe_of(source=cells["silicon_data_source"], engine=base.engine, chip=base.chip, model=base.model, job=job,
-                       tp=tp, groups=groups)
+    recipe = recipe_of(source=cells["silicon_data_source"], engine=base.engine, chip=base.chip, model=base.model,
+                       job=job, tp=tp, groups=groups)
     pools = [_pool(cells, prefix, job.model, number_format, recipe)
              for prefix in (("prefill_", "decode_") if is_split else ("",))]
     return replace(base, job=job, layout=pools[-1], prefill=pools[0] if is_split else None, recipe=recipe,

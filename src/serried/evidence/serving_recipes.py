@@ -22,9 +22,10 @@ class Recipe:
     """Conditions, and what holds where all are met; 0, "" and () = not said.
 
     source, engine, chip, model: what the printed ones begin with. measured: the day that the row gives. input_tokens,
-    output_tokens, tensor_below, groups_from (least attention groups): of the row. cache_format: of the KV cache. max_sequences, token_budget, prefill_wait_steps, prefill_wait_ratio: flags of
-    the engine. prompt_budget: a step takes what runs, drafts included, a prompt and 64 tokens, if that is more than
-    token_budget. acceptance: of drafts by position. memory_fraction: of HBM. expert_parallel: experts are spread over all chips of a replica.
+    output_tokens, tensor_below, groups_from (least attention groups): of the row. cache_format: of the KV cache.
+    max_sequences, token_budget, prefill_wait_steps, prefill_wait_ratio: flags of the engine. prompt_budget: a step
+    takes what runs, drafts included, a prompt and 64 tokens, if that is more than token_budget. acceptance: of drafts
+    by position. memory_fraction: of HBM. expert_parallel: experts are spread over all chips of a replica.
     shortest_ratio: the shortest lengths over the longest; waves: requests sent over requests in flight.
     """
 
@@ -52,7 +53,8 @@ class Recipe:
 
     def holds(self, *, source: str, engine: str, chip: str, model: str, job: Serving, tp: int, groups: int) -> bool:
         """Whether every condition is met."""
-        return (not self.measured or f"measured={self.measured}" in source) and groups >= self.groups_from and _begins(source, self.source) and engine.startswith(self.engine) and _begins(chip, self.chip) \
+        return _begins(source, self.source) and engine.startswith(self.engine) and _begins(chip, self.chip) \
+            and (not self.measured or f"measured={self.measured}" in source) and groups >= self.groups_from \
             and _begins(model, self.model) and self.input_tokens in (0, job.input_tokens) \
             and self.output_tokens in (0, job.output_tokens) and (not self.tensor_below or tp < self.tensor_below)
 

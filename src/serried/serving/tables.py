@@ -221,7 +221,8 @@ class StageTiming:
         """
         chip = self.machine.chip
         if isinstance(operator, GroupedGemm):
-            touched = operator.groups * -np.expm1(operator.rows * np.log1p(-1.0 / np.maximum(operator.groups, 1.0 + 1e-9)))
+            missed = operator.rows * np.log1p(-1.0 / np.maximum(operator.groups, 1.0 + 1e-9))
+            touched = operator.groups * -np.expm1(missed)
             weights, flop = touched * operator.n * operator.k, 2.0 * operator.rows * operator.n * operator.k
         else:
             weights = operator.n * operator.k * operator.batch

@@ -1,4 +1,4 @@
-"""Seeded chance: one independent stream per cause, so that a new consumer leaves the draws of all others as they were."""
+"""Seeded chance: one independent stream per cause, so that a new consumer changes nobody else's draws."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import html
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from serried.display.fleet_pictures import lines_svg, tiles_svg
 from serried.display.spec import Bar, Section, Span, Stack
 from serried.errors import BadInput
 from serried.units import significant
@@ -64,6 +65,10 @@ def _section(section: Section) -> str:
         parts.append(_timeline(section.spans))
     if section.stacks:
         parts.append(_stacks(section.stacks))
+    if section.tiles:
+        parts.append(tiles_svg(section.tiles))
+    if section.lines:
+        parts.append(lines_svg(section.lines, across=section.across))
     if section.rows:
         parts.append(_table(section.header, section.rows))
     return "\n".join(parts)

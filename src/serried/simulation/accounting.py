@@ -8,18 +8,18 @@ Axes: N = node, K = kind of chip.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serried.clock import HOUR_NS
-from serried.fleet import NodeFlag, State
-from serried.fleet.columns import chip_bits
+from serried.fleet import Job, State
+from serried.fleet.columns import DOWN, DRAINING, RESERVED, SPARE, chip_bits
 from serried.fleet.spec import WHOLE_MILLI
 from serried.simulation.stint import Phases, Stint
 
-__all__ = ["ACCOUNTS", "CHIP_HOUR", "Books"]
+__all__ = ["ACCOUNTS", "CHIP_HOUR", "Books", "asked_milli"]
 
 #: A chip-hour in the unit of the books.
 CHIP_HOUR = WHOLE_MILLI * HOUR_NS
@@ -28,9 +28,8 @@ ACCOUNTS = ("nobody asked", "waiting jobs do not fit", "scraps of shared chips",
             "kept for a waiting job", "draining", "starting", "restarting", "writing checkpoints",
             "lost to failures", "lost to preemption and moves", "behind slow nodes", "hanging on unknown faults",
             "broken, waiting for nodes", "headroom of services", "useful")
-_FLAGGED = (("draining", NodeFlag.DRAINING, NodeFlag.DOWN),
-            ("kept as spares", NodeFlag.SPARE, NodeFlag.DOWN | NodeFlag.DRAINING),
-            ("kept for a waiting job", NodeFlag.RESERVED, NodeFlag.DOWN | NodeFlag.DRAINING | NodeFlag.SPARE))
+_FLAGGED = (("draining", DRAINING, DOWN), ("kept as spares", SPARE, DOWN | DRAINING),
+            ("kept for a waiting job", RESERVED, DOWN | DRAINING | SPARE))
 
 
 class Books:
@@ -42,7 +41,8 @@ class Books:
         self.total: dict[str, int] = dict.fromkeys([*self._fault_names, *ACCOUNTS], 0)
         self.capacity_milli = int(state.fleet.chip_count_N.sum()) * WHOLE_MILLI
         self.held_total = 0
-        self.held_milli = 0
+        self.held_milli = self.asked_milli = 0   # asked: by jobs that wait, on their first alternative
+        self._widest = int(state.fleet.chip_count_N.max())
         self._tops = [number for number, tenant in enumerate(state.fleet.tenants) if tenant.parent < 0]
         self._since_ns = 0
         self._unheld: dict[str, int] = {"nobody asked": self.capacity_milli}
@@ -69,9 +69,9 @@ class Books:
             self._rest_milli = rest_milli
             flagged = self._flagged()
             self._unheld = flagged | {"scraps of shared chips": rest_milli - sum(flagged.values())}
-        waiting = state.pending_count > 0
-        self._unheld["waiting jobs do not fit"] = open_milli if waiting else 0
-        self._unheld["nobody asked"] = 0 if waiting else open_milli
+        unfit_milli = min(open_milli, self.asked_milli)
+        self._unheld["waiting jobs do not fit"] = unfit_milli
+        self._unheld["nobody asked"] = open_milli - unfit_milli
         assert self._unheld.get("scraps of shared chips", 0) >= 0, "no chip is counted twice"
 
     def _flagged(self) -> dict[str, int]:
@@ -81,25 +81,29 @@ class Books:
             nodes = _array(self.failed_nodes)
             by_fault = np.bincount(self._down_fault_N[nodes], weights=columns.free_milli_NC[nodes].sum(axis=1))
             found = {self._fault_names[fault]: int(milli) for fault, milli in enumerate(by_fault.tolist())}
-        for node in self.lame_nodes:
-            if not columns.flags_N[node] & NodeFlag.DOWN:
-                name = self._fault_names[self._down_fault_N[node]]
-                found[name] = found.get(name, 0) + int(columns.free_milli_NC[node].sum()) - self._sound([node])
-        for (account, flag, before), nodes in zip(_FLAGGED, (self._state.draining, self._state.spares,
-                                                             self._state.reserver), strict=True):
-            if nodes:
-                chosen = _array(nodes)
-                flags = columns.flags_N[chosen]
-                found[account] = self._sound(chosen[(flags & flag != 0) & (flags & before == 0)])
+        if self.lame_nodes:
+            nodes = _array(self.lame_nodes)
+            nodes = nodes[columns.flags_N[nodes] & DOWN == 0]
+            free_RC = columns.free_milli_NC[nodes] * chip_bits(columns.broken_chips_N[nodes], self._widest)
+            by_fault = np.bincount(self._down_fault_N[nodes], weights=free_RC.sum(axis=1))
+            for fault in np.flatnonzero(by_fault).tolist():
+                name = self._fault_names[fault]
+                found[name] = found.get(name, 0) + int(by_fault[fault])
+        kept: tuple[Collection[int], ...] = self._state.draining, self._state.spares, self._state.reserver
+        for (account, flag, before), nodes_kept in zip(_FLAGGED, kept, strict=True):
+            if nodes_kept:
+                flagged = _array(nodes_kept)
+                flags = columns.flags_N[flagged]
+                found[account] = self._sound(flagged[(flags & flag != 0) & (flags & before == 0)])
         return found
 
-    def _sound(self, nodes: NDArray[np.int64] | list[int]) -> int:
+    def _sound(self, nodes: NDArray[np.int64]) -> int:
         """Free shares of the healthy chips of some nodes."""
         columns = self._state.columns
         free_RC = columns.free_milli_NC[nodes]
         broken_R = columns.broken_chips_N[nodes]
         if broken_R.any():
-            free_RC[chip_bits(broken_R, free_RC.shape[1])] = 0
+            free_RC[chip_bits(broken_R, self._widest)] = 0
         return int(free_RC.sum())
 
     def book(self, stint: Stint, phases: Phases, *, by_failure: bool) -> None:
@@ -124,5 +128,10 @@ class Books:
         return {account: amount / CHIP_HOUR for account, amount in self.total.items() if amount}
 
 
-def _array(nodes: Iterable[int]) -> NDArray[np.int64]:
+def _array(nodes: Collection[int]) -> NDArray[np.int64]:
     return np.fromiter(nodes, dtype=np.int64)
+
+
+def asked_milli(job: Job) -> int:
+    """Thousandths of chips that a job asks for, the first way."""
+    return job.shape.alternatives[0].chip_count * job.shape.share_milli

@@ -70,7 +70,7 @@ def _arrivals_ns(one: JobClass, end_ns: int, random: np.random.Generator) -> Int
     time_ns = np.sort((random.random(int(random.poisson(expected))) * end_ns).astype(np.int64))
     phase = 2.0 * np.pi * ((time_ns - _PEAK_NS) % DAY_NS) / DAY_NS
     kept = random.random(len(time_ns)) * (1.0 + one.daily_swing) < 1.0 + one.daily_swing * np.cos(phase)
-    return time_ns[kept]
+    return np.concatenate([np.zeros(one.backlog, dtype=np.int64), time_ns[kept]])
 
 
 def _shares(weights: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

@@ -64,7 +64,7 @@ class Gangs:
             self.first_start_ns_J[number] = now_ns
         stint = Stint(
             milli=way.chip_count * job.shape.share_milli, began_ns=now_ns, restart_ns=rule.restart_ns, first=first,
-            work_ns=FOREVER_NS if work_ns >= FOREVER_NS else max(round(work_ns * ratio) if ratio != 1.0 else work_ns, 1),
+            work_ns=work_ns if work_ns >= FOREVER_NS or ratio == 1.0 else max(round(work_ns * ratio), 1),
             interval_ns=self._interval_ns(job_class, job, placement, way.chip_count), write_ns=rule.write_ns,
             speed_ratio=ratio, kind=int(self._fleet.kind_N[placement.node_R[0]]))
         self.stints[number] = stint
@@ -82,7 +82,7 @@ class Gangs:
         self.interruptions_J[number] += not intact
         if not service:
             saved_ns = phases.saved_ns if stint.speed_ratio == 1.0 else round(phases.saved_ns / stint.speed_ratio)
-            self.work_left_ns_J[number] = max(self.work_left_ns_J[number] - saved_ns, 0)
+            self.work_left_ns_J[number] = max(self.work_left_ns_J[number] - saved_ns, 1)
         self._tally(number, job, placement, stint, phases, now_ns)
         return phases
 

@@ -50,7 +50,7 @@ class ClassOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantOutcome:
-    """What one tenant held, beside the share of all held chip-time that its weight entitles it to among its siblings."""
+    """What one tenant held, beside the share of all held chip-time that its weight entitles it to."""
 
     name: str
     held_chip_hours: float
@@ -234,7 +234,8 @@ def _energy_and_cost(scenario: Scenario, kind: int, count: int, time_s: float, w
     if chip is None:
         return float("nan"), float("nan")
     used_j = float(energy_j(time_s, working, chip=chip, chip_count=count, tariff=tariff))
-    price_usd, rent_usd_per_s = chip.get("price"), chip.get("rent")
+    given_usd = scenario.price_usd_K[kind] if scenario.price_usd_K else None
+    price_usd, rent_usd_per_s = chip.get("price") if given_usd is None else given_usd, chip.get("rent")
     if price_usd is not None:
         capital_usd = price_usd * tariff.capital_ratio * count * time_s / tariff.lifetime_s
         return used_j, capital_usd + used_j * tariff.electricity_usd_per_j

@@ -17,8 +17,9 @@ __all__ = ["Samples", "widest_node"]
 
 @dataclass(slots=True)
 class Samples:
-    """Columns over samples. widest_K: chips of the largest node of each kind. fragmentation_ratio: of chips that are free and open, the share on
-    nodes that are not wholly free. down_ns: per node that ever was down, for how long."""
+    """Columns over samples. widest_K: chips of the largest node of each kind. fragmentation_ratio: of chips that are
+    free and open, the share on nodes that are not wholly free. down_ns: of each node that ever was down.
+    """
 
     widest_K: Sequence[int]
     time_ns: list[int] = field(default_factory=list)

@@ -23,7 +23,8 @@ class Replicas:
         self.jobs = [Job(name=one.name, shape=one.shape, tenant=one.tenant, priority=one.priority, preemptible=False)
                      for one in services]
         self.checkpoints = tuple(Checkpoint(interval_ns=1, restart_ns=one.start_ns) for one in services)
-        self.live: list[dict[int, None]] = [{} for _ in services]
+        self._waiting: list[dict[int, None]] = [{} for _ in services]
+        self._placed: list[list[int]] = [[] for _ in services]
         self.owner: dict[int, int] = {}
         self.offered_V, self.served_V = [0.0] * len(services), [0.0] * len(services)
         self._load_SV = [draw_load(one, end_ns=end_ns, chance=chance).tolist() for one in services]
@@ -41,12 +42,28 @@ class Replicas:
 
     def hire(self, service: int, number: int) -> None:
         """A replica was asked for."""
-        self.live[service][number] = None
+        self._waiting[service][number] = None
         self.owner[number] = service
 
-    def dismiss(self, service: int, number: int) -> None:
-        """A replica is not wanted any more."""
-        del self.live[service][number]
+    def count(self, service: int) -> int:
+        """Replicas that run or wait."""
+        return len(self._waiting[service]) + len(self._placed[service])
+
+    def dismiss(self, service: int) -> int:
+        """One replica goes: one that still waits, else the one that was placed last; returns its number."""
+        return self._waiting[service].popitem()[0] if self._waiting[service] else self._placed[service].pop()
+
+    def place(self, number: int) -> None:
+        """A replica got its chips."""
+        self._waiting[self.owner[number]].pop(number)
+        self._placed[self.owner[number]].append(number)
+
+    def displace(self, number: int) -> None:
+        """A replica, if it is one, lost its chips and waits again."""
+        service = self.owner.get(number)
+        if service is not None:
+            self._placed[service].remove(number)
+            self._waiting[service][number] = None
 
     def work(self, number: int, now_ns: int) -> None:
         """A replica has started up."""

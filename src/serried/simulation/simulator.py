@@ -11,10 +11,10 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from serried.clock import DAY_NS, FOREVER_NS, HOUR_NS, Chance, EventQueue
-from serried.fleet import Event, EventKind, JobStatus, Policy, State
+from serried.fleet import Event, EventKind, Job, JobStatus, Policy, State
 from serried.fleet.arrival_replay import MEASURES
 from serried.fleet.scheduler import Scheduler
-from serried.simulation.accounting import Books
+from serried.simulation.accounting import Books, asked_milli
 from serried.simulation.arrivals import draw_submissions, merged
 from serried.simulation.breakage import Breakage, holds_chip
 from serried.simulation.failures import draw_failures
@@ -44,7 +44,7 @@ class Happens(IntEnum):
 
 
 class Due(NamedTuple):
-    """What is due: the thing it concerns (a job, a failure, a service) and, for jobs, the stint that it is meant for."""
+    """What is due: whom it concerns (a job, a failure, a service) and, for jobs, which stint is meant."""
 
     what: Happens
     number: int = 0
@@ -53,8 +53,9 @@ class Due(NamedTuple):
 
 def policy_of(scenario: Scenario, *, seed: int) -> Scheduler:
     """The scheduler that a scenario asks for, with what it may remember still empty."""
-    known = [job for job in (scenario.trace.jobs_J if scenario.trace else ())]
-    return Scheduler(scenario.fleet, MEASURES[scenario.measure](scenario.fleet, known, seed), scenario.rules)
+    known = scenario.trace.jobs_J if scenario.trace else ()
+    return Scheduler(scenario.fleet, MEASURES[scenario.measure](scenario.fleet, known, seed), scenario.rules,
+                     name=scenario.policy)
 
 
 def simulate(scenario: Scenario, *, days: float, seed: int, policy: Policy | None = None,
@@ -87,7 +88,8 @@ class Simulator:
                                  end_ns=self.end_ns, chance=chance)
         self.gangs = Gangs(scenario.fleet, scenario.faults,
                            (*self.submissions.checkpoints, *self.replicas.checkpoints), self.books)
-        self.samples = Samples([widest_node(scenario.fleet, kind) for kind in range(len(scenario.fleet.kinds))])
+        self.samples = Samples([widest_node(scenario.fleet, kind)
+                                for kind in range(len(scenario.fleet.kinds))])
         self.struck_F: list[int] = []   # fault of every failure that happened
         self.decided_at: list[tuple[int, int]] = []   # (events in the log, time) whenever the policy was asked
         self._queue: EventQueue[Due] = EventQueue()
@@ -164,9 +166,16 @@ class Simulator:
 
     def _carry_out(self, event: Event, now_ns: int) -> None:
         kind, number = event.kind, event.job
-        if kind in (EventKind.REPLACE, EventKind.MOVE, EventKind.EVICT):
+        if kind in _UPROOTING:
             self._end(number, now_ns, cause=event.cause)
         self._apply(event)
+        if kind == EventKind.EVICT:
+            self.books.asked_milli += asked_milli(self.state.jobs[number])
+            self.replicas.displace(number)
+        elif kind == EventKind.PLACE:
+            self.books.asked_milli -= asked_milli(self.state.jobs[number])
+            if number in self.replicas.owner:
+                self.replicas.place(number)
         if event.placement is not None:
             self._begin(number, now_ns)
 
@@ -214,10 +223,15 @@ class Simulator:
 
     def _arrive(self, due: Due, now_ns: int) -> None:
         place, jobs = due.number, self.submissions
-        number = self._apply(Event(time_ns=now_ns, kind=EventKind.SUBMIT, request=jobs.jobs_J[place]))
-        self.gangs.join(number, int(jobs.work_ns_J[place]), int(jobs.class_J[place]))
+        self._submit(jobs.jobs_J[place], int(jobs.work_ns_J[place]), int(jobs.class_J[place]), now_ns)
         if place + 1 < len(jobs):
             self._queue.push(int(jobs.arrival_ns_J[place + 1]), Due(Happens.ARRIVE, place + 1))
+
+    def _submit(self, job: Job, work_ns: int, job_class: int, now_ns: int) -> int:
+        number = self._apply(Event(time_ns=now_ns, kind=EventKind.SUBMIT, request=job))
+        self.gangs.join(number, work_ns, job_class)
+        self.books.asked_milli += asked_milli(job)
+        return number
 
     # faults
 
@@ -283,7 +297,9 @@ class Simulator:
     def _residents(self, nodes: Iterable[int], chips: int) -> list[int]:
         """Jobs that hold anything of these nodes, or of these chips."""
         found = sorted({number for node in nodes for number in self.state.jobs_on(node)})
-        return [number for number in found if holds_chip(self.state.placements[number], nodes, chips)] if chips else found
+        if not chips:
+            return found
+        return [number for number in found if holds_chip(self.state.placements[number], nodes, chips)]
 
     def _repace(self, node: int, pace: float, now_ns: int) -> None:
         self.breakage.slow(node, pace)
@@ -301,29 +317,22 @@ class Simulator:
         """A service follows its load: more replicas, or the youngest ones go."""
         service = due.number
         wanted = self.replicas.step(service, now_ns)
-        live = self.replicas.live[service]
-        while len(live) < wanted:
-            number = self._apply(Event(time_ns=now_ns, kind=EventKind.SUBMIT, request=self.replicas.jobs[service]))
-            self.gangs.join(number, FOREVER_NS, self.replicas.first_class + service)
-            self.replicas.hire(service, number)
-        while len(live) > wanted:
-            number = self._youngest(live)
-            running = self.state.status_J[number] == JobStatus.RUNNING
-            if number in self.gangs.stints:
-                self._end(number, now_ns, intact=True)
-            self._apply(Event(time_ns=now_ns, kind=EventKind.FINISH if running else EventKind.CANCEL, job=number))
-            self.replicas.dismiss(service, number)
+        while self.replicas.count(service) < wanted:
+            self.replicas.hire(service, self._submit(self.replicas.jobs[service], FOREVER_NS,
+                                                     self.replicas.first_class + service, now_ns))
+        while self.replicas.count(service) > wanted:
+            self._dismiss(self.replicas.dismiss(service), now_ns)
         next_ns = now_ns + self.scenario.services[service].scaling_ns
         if next_ns < self.end_ns:
             self._queue.push(next_ns, due)
 
-    def _youngest(self, live: dict[int, None]) -> int:
-        """Whom a service lets go: who still waits, else who came last."""
-        if self.state.pending_count:
-            for number in reversed(live):
-                if self.state.status_J[number] == JobStatus.PENDING:
-                    return number
-        return next(reversed(live))
+    def _dismiss(self, number: int, now_ns: int) -> None:
+        runs = self.state.status_J[number] == JobStatus.RUNNING
+        if number in self.gangs.stints:
+            self._end(number, now_ns, intact=True)
+        else:
+            self.books.asked_milli -= asked_milli(self.state.jobs[number])
+        self._apply(Event(time_ns=now_ns, kind=EventKind.FINISH if runs else EventKind.CANCEL, job=number))
 
     def _ready(self, due: Due, now_ns: int) -> None:
         if self.gangs.epoch_J[due.number] == due.epoch:
@@ -344,3 +353,5 @@ class Simulator:
 
 #: Events that only pass chips from hand to hand.
 _HANDS = frozenset({EventKind.SUBMIT, EventKind.FINISH, EventKind.CANCEL})
+#: Events after which a gang's stint is over.
+_UPROOTING = frozenset({EventKind.REPLACE, EventKind.MOVE, EventKind.EVICT})

@@ -66,6 +66,7 @@ class JobClass:
     shapes_Z: one per size, drawn with `weights_Z`. Durations are log-normal with this median and standard deviation of
     the logarithm, cut at longest_ns. tenants: who submits, with weights. daily_swing: by how much the rate of arrival
     rises and falls over a day, as a share of its mean. estimate_ratio: what users say of the duration, over the truth.
+    backlog: so many wait when the run begins.
     """
 
     name: str
@@ -81,6 +82,7 @@ class JobClass:
     preemptible: bool = True
     daily_swing: float = 0.0
     estimate_ratio: float = 1.0
+    backlog: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -125,7 +127,8 @@ class Submissions:
 class Scenario:
     """Everything that a run needs but its seed and its length.
 
-    chips_K: the catalogue's chip of each kind, None where a kind is a word alone. decide_every_ns: the policy is asked
+    chips_K: the catalogue's chip of each kind, None where a kind is a word alone. price_usd_K: of one chip, where it
+    is not the chip's own figure (None). decide_every_ns: the policy is asked
     at these steps of time; 0 = after everything that happens. measure: how single workers are placed.
     """
 
@@ -133,11 +136,13 @@ class Scenario:
     fleet: Fleet
     chips_K: tuple[Chip | None, ...]
     rules: Rules
+    price_usd_K: tuple[float | None, ...] = ()
     faults: tuple[Fault, ...] = ()
     classes: tuple[JobClass, ...] = ()
     services: tuple[Service, ...] = ()
     trace: Submissions | None = None
     decide_every_ns: int = 0
     measure: str = "best-fit"
+    policy: str = ""
     tariff: Tariff = field(default=DEFAULT_TARIFF)
     file: str = ""

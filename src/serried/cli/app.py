@@ -22,6 +22,8 @@ VERBS = {
     "calibrate": "Fit a chip's kernel profile, a fabric or a stack on your own measurements.",
     "fleet replay": "How much of a fleet does a placement rule hand out, jobs arriving one by one?",
     "serve simulate": "What do requests of a trace see on this deployment, and what does a token cost?",
+    "fleet simulate": "What becomes of a fleet over days: goodput, and where every other chip-hour went?",
+    "fleet compare": "Which policy serves this fleet best, on the same jobs and the same failures?",
     "catalogue": "Which chips, fabrics, fleets, models and stacks are known, and from whom?",
 }
 

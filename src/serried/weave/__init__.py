@@ -1,0 +1,15 @@
+"""Which steps, on which wires, make a collective; are they right; how fast could any be on this fabric?
+
+In: an operation, a number of ranks, an algorithm or an explicit topology; or a schedule from elsewhere. Out: a chunked
+`Schedule` (docs/schedule.md), proven by symbolic execution to do what the operation asks for on every rank, without
+deadlock or race.
+"""
+
+from serried.weave.legality import Fault
+from serried.weave.schedule_file import read_schedule, schedule_of_json, schedule_to_json
+from serried.weave.spec import OPERATIONS, Operation, Schedule, Steps
+from serried.weave.stock import ALGORITHMS, stock_schedule
+from serried.weave.verify import check, faults
+
+__all__ = ["ALGORITHMS", "OPERATIONS", "Fault", "Operation", "Schedule", "Steps", "check", "faults", "read_schedule",
+           "schedule_of_json", "schedule_to_json", "stock_schedule"]

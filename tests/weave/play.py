@@ -1,4 +1,4 @@
-"""A rival of the verifier: lanes run in a random order on real numbers, sends are buffered or not, and the end is compared."""
+"""A rival of the verifier: lanes run in a random order on real numbers, buffered or not, and the end is compared."""
 
 import random
 
@@ -25,7 +25,8 @@ def play(schedule, seed, *, buffered):
     """None when every rank ends right; otherwise a word about what went wrong."""
     chance = random.Random(seed)
     steps = schedule.steps
-    memory = [np.full(schedule.slot_count, None, dtype=object) for _ in range(schedule.rank_count + schedule.switch_count)]
+    memory = [np.full(schedule.slot_count, None, dtype=object)
+              for _ in range(schedule.rank_count + schedule.switch_count)]
     for rank in range(schedule.rank_count):
         if schedule.operation != "broadcast" or rank == schedule.root:
             begin = int(place(schedule, rank)[INPUT])
@@ -70,8 +71,8 @@ def play(schedule, seed, *, buffered):
                 if kind == SEND and buffered:
                     wires.setdefault(channel(step, True), []).append(view(step, "source").copy())
                 elif kind == SEND:
-                    other = [name for name, queue in lanes.items() if steps.kind_K[queue[0]] in (RECEIVE, RECEIVE_REDUCE)
-                             and channel(queue[0], False) == channel(step, True) and ready(queue[0])]
+                    other = [name for name, queue in lanes.items()
+                             if steps.kind_K[queue[0]] in (RECEIVE, RECEIVE_REDUCE) and channel(queue[0], False) == channel(step, True) and ready(queue[0])]
                     if not other:
                         continue
                     take(lanes[other[0]][0], view(step, "source").copy())

@@ -104,7 +104,7 @@ def mutations(draw):
 @settings(max_examples=600, deadline=None)
 @given(mutations(), st.integers(0, 1000))
 def test_every_harmful_mutation_is_caught(pair, seed):
-    """Harmful: some order of the lanes ends wrong or never. What the verifier passes ends right in every order tried."""
+    """Harmful: some order of the lanes ends wrong or never. What the verifier passes ends right in all that are tried."""
     _, mutant = pair
     if faults(mutant):
         return
@@ -148,7 +148,8 @@ def test_a_contribution_twice_is_refused():
     told = {"schema": "serried/schedule/1", "name": "twice", "operation": "all_reduce", "rank_count": 2,
             "chunk_weights": [1], "ranks": [
                 {"rank": 0, "lanes": [[{"do": "send", "peer": 1, "from": ["input", 0]}] * 2]},
-                {"rank": 1, "lanes": [[{"do": "receive_reduce", "peer": 0, "from": ["input", 0], "to": ["input", 0]}] * 2]}]}
+                {"rank": 1, "lanes": [[{"do": "receive_reduce", "peer": 0, "from": ["input", 0],
+                                        "to": ["input", 0]}] * 2]}]}
     assert "twice" in next(fault.reason for fault in faults(schedule_of_json(told)) if "rank 1" in fault.place)
 
 

@@ -87,7 +87,7 @@ def two_level_exchange(loom: Loom, rank_count: int, share: int, node: int) -> No
                 for j in range(node):
                     _pass_on(loom, a * node + i, (INPUT, (b * node + j) * share), sender,
                              (SCRATCH, b * bulk + (j * node + i) * share), share)
-            loom.transfer(sender, (SCRATCH, b * bulk), receiver, (SCRATCH, (nodes + a) * bulk), count=node * node * share)
+            loom.transfer(sender, (SCRATCH, b * bulk), receiver, (SCRATCH, (nodes + a) * bulk), count=bulk)
     for a in range(nodes):
         for b in range(nodes):
             for j in range(node):

@@ -63,7 +63,8 @@ def weight_of_span(schedule: Schedule, buffer_N: Ints, rank_N: Ints, first_N: In
         (schedule.operation == "reduce_scatter") & (buffer_N == 1))
     begin_N = np.clip(first_N + np.where(own, rank_N * share, 0), 0, schedule.chunk_count)
     end_N = np.clip(begin_N + count_N, 0, schedule.chunk_count)
-    return np.where(buffer_N == 2, -1, total[end_N] - total[begin_N])
+    weight_N: Ints = np.where(buffer_N == 2, -1, total[end_N] - total[begin_N])
+    return weight_N
 
 
 def _sends(schedule: Schedule) -> Ints:
@@ -105,7 +106,8 @@ def _split_channels(schedule: Schedule) -> Ints:
     message = np.flatnonzero(steps.kind_K <= RECEIVE_REDUCE)
     columns = np.stack([steps.rank_K, steps.kind_K == SEND, steps.peer_K, steps.channel_K])[:, message]
     _, first, which = np.unique(columns, axis=1, return_index=True, return_inverse=True)
-    return message[steps.lane_K[message] != steps.lane_K[message[first]][which.ravel()]]
+    split: Ints = message[steps.lane_K[message] != steps.lane_K[message[first]][which.ravel()]]
+    return split
 
 
 def _unmatched(schedule: Schedule) -> Ints:
@@ -162,8 +164,8 @@ def _span_reason(schedule: Schedule, step: int) -> str:
     told = [f"{BUFFERS[buffer]} from {chunk} on" for buffer, chunk in (
         (int(steps.source_buffer_K[step]), int(steps.source_chunk_K[step])),
         (int(steps.target_buffer_K[step]), int(steps.target_chunk_K[step]))) if 0 <= buffer < len(BUFFERS)]
-    return (f"touches {steps.count_K[step]} chunks of {' and '.join(told) or 'no buffer'}; a rank has {given} of input, "
-            f"{taken} of output, {schedule.scratch_count} of scratch")
+    return (f"touches {steps.count_K[step]} chunks of {' and '.join(told) or 'no buffer'}; a rank has {given} of "
+            f"input, {taken} of output, {schedule.scratch_count} of scratch")
 
 
 RULES: tuple[Rule, ...] = (

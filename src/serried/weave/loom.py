@@ -70,7 +70,8 @@ class Loom:
         """The buffer in which the whole (reduced, gathered) data comes together."""
         return INPUT if self._frame.in_place and self._frame.operation != "all_gather" else OUTPUT
 
-    def move(self, sender: int, receiver: int, chunks: Iterable[int], *, reduce: bool = False, channel: int = 0) -> None:
+    def move(self, sender: int, receiver: int, chunks: Iterable[int], *, reduce: bool = False,
+             channel: int = 0) -> None:
         """Chunks of the whole buffer go to the same places of another rank, which takes or adds them."""
         for first, count in runs(chunks):
             self.transfer(sender, (self.whole, first), receiver, (self.whole, first), count=count, reduce=reduce,
@@ -143,6 +144,6 @@ class Loom:
         steps = Steps(rank_K=columns[0], lane_K=lane_K, kind_K=columns[2], peer_K=columns[3], channel_K=columns[4],
                       source_buffer_K=columns[5], source_chunk_K=columns[6], target_buffer_K=columns[7],
                       target_chunk_K=columns[8], count_K=columns[9], after_first_K=after_first_K,
-                      after_D=moved_K[np.fromiter(chain.from_iterable(waits), dtype=np.int64, count=int(after_first_K[-1]))])
+                      after_D=moved_K[np.fromiter(chain.from_iterable(waits), np.int64, int(after_first_K[-1]))])
         frame = {field: getattr(self._frame, field) for field in Schedule.__slots__}
         return Schedule(**frame | {"name": name, "steps": steps})

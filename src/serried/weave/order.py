@@ -1,7 +1,7 @@
 """What happens before what, and does everything happen at all?
 
-Two orders. The strict one is what deadlock is judged by: a send is over only when it is received (rendezvous), so a send
-and its receive are one event. The loose one is what races are judged by: a message arrives after it was sent, and
+Two orders. The strict one is what deadlock is judged by: a send is over only when it is received (rendezvous), so a
+send and its receive are one event. The loose one is what races are judged by: a message arrives after it was sent, and
 nothing else is promised between ranks, so that buffering cannot break a schedule either.
 
 Axes: K = step, L = level, N = pair of accesses to one slot.

@@ -136,7 +136,8 @@ def schedule_of_json(told: Any, *, file: str = "") -> Schedule:
     listed = _list(frame.get("ranks"), "ranks", file)
     if [_object(each, "ranks", file).get("rank") for each in listed] != list(range(rank_count + switch_count)):
         raise BadInput(file=file, field="ranks", value=len(listed), expected=f"ranks 0 to "
-                       f"{rank_count + switch_count - 1}, each once and in order", remedy="Write ranks without work too.")
+                       f"{rank_count + switch_count - 1}, each once and in order",
+                       remedy="Write ranks without work too.")
     for rank, each in enumerate(listed):
         for lane, told_steps in enumerate(_list(each.get("lanes"), f"rank {rank}, lanes", file)):
             for order, step in enumerate(_list(told_steps, f"rank {rank}, lane {lane}", file)):
@@ -197,10 +198,10 @@ def _is_whole(value: object) -> bool:
 def _whole(told: dict[str, Any], name: str, file: str, *, most: int, least: int = 0, default: int | None = None,
            where: str = "") -> int:
     value = told.get(name, default)
-    if not _is_whole(value) or not least <= value <= most:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise BadInput(file=file, field=f"{where}, {name}" if where else name, value=_short(value),
                        expected=f"a whole number from {least} to {most:,}", remedy="See docs/schedule.md.")
-    return int(value)
+    return value
 
 
 def _short(value: object) -> object:

@@ -10,6 +10,7 @@ Axes: K = step, U = one chunk of a step, S = slot over all ranks, W = word of 64
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -44,8 +45,8 @@ def check(schedule: Schedule, *, file: str = "") -> None:
     found = faults(schedule)
     if found:
         raise BadInput(file=file, field=found[0].place, value=schedule.name or schedule.operation,
-                       expected=f"a schedule that does {schedule.operation} on {schedule.rank_count} ranks, but here it "
-                       f"{found[0].reason}", remedy=f"{len(found)} such places; mend the first one and verify again."
+                       expected=f"a schedule that does {schedule.operation} on {schedule.rank_count} ranks, but here "
+                       f"it {found[0].reason}", remedy=f"{len(found)} such places; mend the first one and verify again."
                        if len(found) > 1 else "Mend it and verify again.")
 
 
@@ -165,7 +166,7 @@ def _execute(schedule: Schedule, work: _Work) -> tuple[Ints, Words, Ints]:
         chunk_S[begin:begin + given] = np.arange(given)
         ranks_SW[begin:begin + given, rank // 64] = np.uint64(1 << (rank % 64))
     bounds = np.flatnonzero(np.diff(work.level_U, prepend=-1, append=-1))
-    for first, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for first, end in pairwise(bounds.tolist()):
         source, operand, target = work.source_U[first:end], work.operand_U[first:end], work.target_U[first:end]
         chunk, ranks, origin = chunk_S[source], ranks_SW[source], origin_S[source]
         adds = operand >= 0
@@ -207,4 +208,6 @@ def _expected(schedule: Schedule) -> tuple[Ints, Ints, Words]:
 
 def _members(ranks_W: Words) -> str:
     found = np.flatnonzero(np.unpackbits(ranks_W.view(np.uint8), bitorder="little"))
-    return f"{len(found)} ranks" if len(found) > 12 else f"ranks {' '.join(map(str, found))}" if len(found) else "nobody"
+    if len(found) > 12:
+        return f"{len(found)} ranks"
+    return f"ranks {' '.join(map(str, found))}" if len(found) else "nobody"

@@ -51,7 +51,7 @@ def reverse(graph: Wires) -> Wires:
 
 
 def gather_bound(graph: Wires) -> float:
-    """Least time of an all-gather per byte gathered: the worst cut, share of the endpoints behind it over its bandwidth.
+    """Least time of an all-gather per byte gathered: the worst cut, what must leave it over its bandwidth.
 
     Newton's method on the ratio (Dinkelbach): a cut that is too thin for the present rate gives the next, lower rate.
     """
@@ -84,7 +84,8 @@ def all_reduce_bound(graph: Wires, *, gap: float = 1e-3, rounds: int = 60) -> fl
     """Least time of an all-reduce per byte: sums are gathered at roots and spread again, and both share the wires.
 
     A linear programme over the wires: least time T such that spread_E + gather_E <= T bandwidth_E, where what leaves
-    any set of endpoints at least carries the roots inside, and what enters it too. Cuts are added where flows find them
+    any set of endpoints at least carries the roots inside, and what enters it too. A switch passes on what it gets and
+    copies nothing. Cuts are added where flows find them
     violated, between the programme's answer and the best that is known to do; every round's answer is a lower bound.
     """
     count, wires = graph.endpoint_count, len(graph.source_E)
@@ -106,17 +107,20 @@ def all_reduce_bound(graph: Wires, *, gap: float = 1e-3, rounds: int = 60) -> fl
     for target in range(count):
         for spreads in (True, False):
             cut(np.arange(graph.node_count) != target, spreads=spreads)
-    sums = np.zeros((1, 2 * wires + count + 1))
-    sums[0, 2 * wires:2 * wires + count] = 1.0
+    equal = _switches_pass_on(graph, 2 * wires + count + 1)
+    equal[0, 2 * wires:2 * wires + count] = 1.0
+    whole = np.eye(1, len(equal))[0]
     least = np.zeros(2 * wires + count + 1)
     least[-1] = 1.0
     inner, low, high = np.concatenate([bandwidth_E / 2, bandwidth_E / 2, np.full(count, 1.0 / count)]), 0.0, np.inf
+    halves = bool(np.abs(equal[1:, :-1] @ inner).max(initial=0.0) < 1e-9)    # else no candidate yet
     for _ in range(rounds):
         solved = linprog(least, A_ub=vstack([capacity, csr_array(np.stack(rows))]), b_ub=np.zeros(wires + len(rows)),
-                         A_eq=sums, b_eq=[1.0], method="highs")
+                         A_eq=csr_array(equal), b_eq=whole, method="highs")
         low = float(solved.fun)
-        scaled = inner if not np.isfinite(high) else 0.5 * inner + 0.5 * solved.x[:-1] / low
-        scaled = scaled / np.concatenate([np.ones(2 * wires), np.full(count, scaled[2 * wires:].sum())])
+        outer = solved.x[:-1] / np.concatenate([np.full(2 * wires, low), np.ones(count)])
+        scaled = outer if not np.isfinite(high) and not halves else inner if not np.isfinite(high) else (
+            inner + outer) / 2
         need = 0.0
         for spreads, flow_E, view in ((True, scaled[:wires], graph), (False, scaled[wires:2 * wires], back)):
             weight_V = np.zeros(graph.node_count)
@@ -133,14 +137,28 @@ def all_reduce_bound(graph: Wires, *, gap: float = 1e-3, rounds: int = 60) -> fl
     return low / float(graph.bandwidth_bytes_per_s_E.mean())
 
 
+def _switches_pass_on(graph: Wires, columns: int) -> Floats:
+    """Rows that say that a switch spreads, and gathers, as much as it gets; a first row is left empty."""
+    switches = graph.node_count - graph.endpoint_count
+    rows = np.zeros((1 + 2 * switches, columns))
+    for wire, ends in enumerate(zip(graph.source_E.tolist(), graph.target_E.tolist(), strict=True)):
+        for sign, node in zip((-1.0, 1.0), ends, strict=True):
+            if node >= graph.endpoint_count:
+                rows[1 + node - graph.endpoint_count, wire] += sign
+                rows[1 + switches + node - graph.endpoint_count, len(graph.source_E) + wire] += sign
+    return rows
+
+
 def _tightest(graph: Wires, flow_E: Floats, weight_V: Floats, target: int, start: float) -> tuple[Flags, float]:
     """(side, time) of the cut that asks for the longest time when flow_E passes in a unit of time."""
     worst, kept_V = start, np.arange(graph.node_count) != target
     for _ in range(20):
         value, side_V = _least_cut(graph, flow_E * worst, weight_V, target)
         passing = flow_E[_leaving(graph, side_V)].sum()
-        if value >= 1.0 - 1e-6 or passing <= 0:
+        if value >= 1.0 - 1e-6:
             break
+        if passing <= 0:
+            return side_V, np.inf
         ratio = float(weight_V[side_V].sum() / passing)
         if ratio <= worst * (1 + 1e-9):
             break

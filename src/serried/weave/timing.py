@@ -1,7 +1,7 @@
 """How long does a schedule take on explicit wires?
 
 Every message takes its path's latency and queues at each wire of the path for as long as the wire needs for it
-(cut-through, first come first served): what shares a wire adds up, what does not runs side by side, and chunks pipeline.
+(cut-through, first come first served): what shares a wire adds up, what does not runs beside it, and chunks pipeline.
 A message starts when both its ends are ready; a lane that sends goes on when its first wire is free again.
 
 Axes: K = step, E = directed wire.

@@ -51,7 +51,7 @@ class Wires:
 
 def wires(name: str, node_names: tuple[str, ...], endpoint_count: int,
           links: list[tuple[int, int, float, float]], *, file: str = "") -> Wires:
-    """Wires from (source, target, bandwidth in bytes/s, latency in s); BadInput when endpoints cannot reach each other."""
+    """Wires from (source, target, bandwidth in bytes/s, latency in s); BadInput when an endpoint is cut off."""
     merged: dict[tuple[int, int], tuple[float, float]] = {}
     for source, target, bandwidth, latency in links:
         had = merged.get((source, target), (0.0, 0.0))
@@ -84,7 +84,7 @@ def read_wires(path: Path) -> Wires:
     names = (*endpoints, *switches)
     if len(endpoints) < 2 or len(set(names)) != len(names) or len(names) > _MOST_NODES:
         raise BadInput(file=file, field="endpoints", value=len(endpoints),
-                       expected=f"2 or more names, each once among endpoints and switches, {_MOST_NODES} in all at most",
+                       expected=f"2 or more names, each once among endpoints and switches, at most {_MOST_NODES}",
                        remedy="Name every endpoint and every switch.")
     number = {name: position for position, name in enumerate(names)}
     listed = told.get("link", [])

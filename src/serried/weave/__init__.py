@@ -14,6 +14,6 @@ from serried.weave.timing import schedule_time_s
 from serried.weave.verify import check, faults
 from serried.weave.wires import Wires, read_wires
 
-__all__ = ["ALGORITHMS", "OPERATIONS", "Fault", "Operation", "Schedule", "Steps", "Synthesis", "Wires", "check", "faults",
-           "read_schedule", "read_wires", "schedule_of_json", "schedule_time_s", "schedule_to_json", "stock_schedule",
+__all__ = ["ALGORITHMS", "OPERATIONS", "Fault", "Operation", "Schedule", "Steps", "Synthesis", "Wires", "check",
+           "faults", "read_schedule", "read_wires", "schedule_of_json", "schedule_time_s", "schedule_to_json", "stock_schedule",
            "stock_times_s", "synthesise"]

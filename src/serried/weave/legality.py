@@ -139,7 +139,8 @@ def _unequal(schedule: Schedule) -> Ints:
     """Receives of another length than the message that arrives."""
     steps = schedule.steps
     sends, receives = message_pairs(schedule)
-    return receives[steps.count_K[sends] != steps.count_K[receives]]
+    short: Ints = receives[steps.count_K[sends] != steps.count_K[receives]]
+    return short
 
 
 def _unequal_reason(schedule: Schedule, step: int) -> str:

@@ -25,7 +25,7 @@ __all__ = ["Synthesis", "stock_times_s", "synthesise"]
 
 Floats = npt.NDArray[np.float64]
 #: Steps that a fitted schedule may have, and the chunks per root that are tried within them.
-_MOST_STEPS = 400_000
+_MOST_STEPS = 140_000
 _GRAINS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -56,7 +56,7 @@ def synthesise(operation: Operation, graph: Wires, payload_bytes: float, *, root
     best: Synthesis | None = None
     for each in _GRAINS if grain is None else (grain,):
         pieces = _pieces(operation, packing, each, count, root)
-        if 2 * sum(pieces.values()) * (count - 1) > _MOST_STEPS and best is not None:
+        if 2 * sum(n * len(way) for way, n in pieces.items()) * (count - 1) > _MOST_STEPS and best is not None:
             break
         schedule = _weave(operation, graph, pieces, root)
         made = Synthesis(schedule=schedule, bound_s=bound * payload_bytes,
@@ -66,6 +66,8 @@ def synthesise(operation: Operation, graph: Wires, payload_bytes: float, *, root
                          tree_count=len(packing.trees))
         if best is not None and made.time_s > best.time_s * 1.2:
             break
+        if made.time_s <= made.bound_s * 1.01:      # nothing is left to gain
+            return made
         if best is None or made.time_s < best.time_s:
             best = made
     assert best is not None, "at least one grain is tried"

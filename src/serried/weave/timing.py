@@ -87,10 +87,13 @@ def schedule_time_s(schedule: Schedule, graph: Wires, payload_bytes: float, *, s
     ready_s, free_s = [0.0] * count, [0.0] * len(graph.source_E)
     bandwidth, latency = graph.bandwidth_bytes_per_s_E.tolist(), graph.latency_s_E.tolist()
     ends = list(zip(steps.rank_K.tolist(), steps.peer_K.tolist(), strict=True))
-    queue = [(0.0, step) for step in range(count) if event[step] == step and not waits[step]]
+    # Of messages that are ready at once the nearest goes first, each counting from itself: nobody is everyone's target.
+    turn = np.where(steps.peer_K < 0, 0, (steps.peer_K - steps.rank_K) % schedule.rank_count).tolist()
+    queue = [(0.0, turn[step], step) for step in range(count) if event[step] == step and not waits[step]]
+    heapq.heapify(queue)
     last_s = 0.0
     while queue:
-        now_s, step = heapq.heappop(queue)
+        now_s, _, step = heapq.heappop(queue)
         over = {step: now_s}
         if step in partner:
             if ends[step] not in routes:
@@ -111,5 +114,5 @@ def schedule_time_s(schedule: Schedule, graph: Wires, payload_bytes: float, *, s
                 ready_s[target] = max(ready_s[target], end_s)
                 waits[target] -= 1
                 if not waits[target]:
-                    heapq.heappush(queue, (ready_s[target], target))
+                    heapq.heappush(queue, (ready_s[target], turn[target], target))
     return last_s

@@ -4,7 +4,7 @@ In: a schedule that the verifier has proven, a number of bytes, a Python that ha
 of its own on point-to-point operations of `torch.distributed`, every element of the result checked, and the time.
 """
 
-from serried.executor.launch import Outcome, run_schedule
+from serried.executor.launch import Outcome, run_schedule, run_schedules
 from serried.executor.program import rank_programs
 
-__all__ = ["Outcome", "rank_programs", "run_schedule"]
+__all__ = ["Outcome", "rank_programs", "run_schedule", "run_schedules"]

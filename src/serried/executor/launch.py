@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from serried.errors import BadInput, NoAnswer
 from serried.executor.program import rank_programs
 from serried.weave import Schedule, check
 
-__all__ = ["Outcome", "run_schedule"]
+__all__ = ["Outcome", "run_schedule", "run_schedules"]
 
 _WORKER = Path(__file__).with_name("worker.py")
 _ELEMENT_BYTES = 4
@@ -32,58 +33,63 @@ class Outcome:
     payload_bytes: int
 
 
-def run_schedule(schedule: Schedule, payload_bytes: int, *, python: str = sys.executable, repeats: int = 3,
-                 backend: str = "gloo", patience_s: float = 120.0, prefix: Sequence[Sequence[str]] = (),
-                 meet: str = "", library: bool = False) -> Outcome:
-    """Run a schedule for real. python: an interpreter with PyTorch. prefix: words before each rank's command (a network
-    namespace). meet: where ranks find each other, by default a file. library: the library's own all-reduce instead.
+def run_schedule(schedule: Schedule, payload_bytes: int, **how: Any) -> Outcome:
+    """Run one schedule for real; see `run_schedules`."""
+    return run_schedules([schedule], payload_bytes, **how)[0]
 
-    Raises BadInput when the schedule is wrong, NoAnswer when a rank fails.
+
+def run_schedules(schedules: Sequence[Schedule], payload_bytes: int, *, python: str = sys.executable, repeats: int = 3,
+                  backend: str = "gloo", patience_s: float = 300.0, namespaces: Sequence[str] = (), meet: str = "",
+                  library: bool = False) -> list[Outcome]:
+    """Run schedules one after the other on the same processes. python: an interpreter with PyTorch.
+
+    namespaces: a network namespace per rank. meet: where ranks find each other, by default a file. library: after each
+    schedule, the library's own all-reduce of the same buffer as a further outcome.
+    Raises BadInput when a schedule is wrong, NoAnswer when a rank fails.
     """
-    check(schedule)
-    programs = rank_programs(schedule, -(-payload_bytes // _ELEMENT_BYTES))
-    if subprocess.run([python, "-c", "import torch"], capture_output=True, check=False).returncode:
+    programs: list[list[dict[str, Any]]] = []
+    for schedule in schedules:
+        check(schedule)
+        each = rank_programs(schedule, -(-payload_bytes // _ELEMENT_BYTES))
+        programs += [[program | {"library": False} for program in each]]
+        programs += [[program | {"library": True} for program in each]] if library else []
+    if subprocess.run([python, "-c", "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is None)"],
+                      capture_output=True, check=False).returncode:
         raise BadInput(field="--python", value=python, expected="a Python that has PyTorch",
                        remedy='Install the extra: pip install "serried[executor]".')
     with tempfile.TemporaryDirectory(prefix="serried-run-") as folder:
-        return _run(programs, Path(folder), python, repeats, backend, patience_s, prefix, meet, library)
+        task = {"repeats": repeats, "backend": backend, "patience_s": patience_s,
+                "rank_count": schedules[0].rank_count, "meet": meet or f"file://{folder}/meet"}
+        told = _run(programs, task, Path(folder), python, namespaces)
+    return [Outcome(times_s=tuple(max(times) for times in zip(*(rank[job]["times_s"] for rank in told), strict=True)),
+                    checked=sum(rank[job]["checked"] for rank in told), wrong=sum(rank[job]["wrong"] for rank in told),
+                    payload_bytes=int(programs[job][0]["whole"]) * _ELEMENT_BYTES) for job in range(len(programs))]
 
 
-def _run(programs: list[dict[str, object]], folder: Path, python: str, repeats: int, backend: str, patience_s: float,
-         prefix: Sequence[Sequence[str]], meet: str, library: bool) -> Outcome:
-    processes: list[subprocess.Popen[bytes]] = []
-    asked = {"repeats": repeats, "backend": backend, "patience_s": patience_s, "library": library,
-             "meet": meet or f"file://{folder / 'meet'}"}
-    try:
-        for rank, program in enumerate(programs):
-            path = folder / f"rank{rank}.json"
-            path.write_text(json.dumps(program | asked), encoding="utf-8")
-            with (folder / f"rank{rank}.log").open("wb") as log:
-                processes.append(subprocess.Popen([*(prefix[rank] if prefix else ()), python, str(_WORKER), str(path)],
-                                                  stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"}))
-        _wait(processes, folder, patience_s)
-    finally:
-        for process in processes:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-    told = [json.loads((folder / f"rank{rank}.json.done").read_text(encoding="utf-8"))
-            for rank in range(len(programs))]
-    return Outcome(times_s=tuple(max(times) for times in zip(*(each["times_s"] for each in told), strict=True)),
-                   checked=sum(each["checked"] for each in told), wrong=sum(each["wrong"] for each in told),
-                   payload_bytes=int(str(programs[0]["whole"])) * _ELEMENT_BYTES)
-
-
-def _wait(processes: Sequence[subprocess.Popen[bytes]], folder: Path, patience_s: float) -> None:
-    """Until all have ended well; the first that fails ends the wait, with the last line that it wrote."""
-    end_s = time.monotonic() + patience_s
-    while any(process.poll() is None for process in processes):
-        failed = [rank for rank, process in enumerate(processes) if process.poll()]
-        if failed or time.monotonic() > end_s:
-            break
-        time.sleep(0.02)
-    for rank, process in enumerate(processes):
-        if process.poll() != 0:
-            lines = (folder / f"rank{rank}.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            raise NoAnswer(f"rank {rank} did not finish: {lines[-1] if lines else 'no word within the time given'}.",
-                           binding=f"rank {rank}", remedy="Give it more time or a smaller buffer.")
+def _run(programs: Sequence[Sequence[dict[str, Any]]], task: dict[str, Any], folder: Path, python: str,
+         namespaces: Sequence[str]) -> list[list[dict[str, Any]]]:
+    """What every rank tells of every program."""
+    paths = [folder / f"rank{rank}.json" for rank in range(task["rank_count"])]
+    for rank, path in enumerate(paths):
+        path.write_text(json.dumps({"rank": rank, "namespace": namespaces[rank] if namespaces else "",
+                                    "programs": [each[rank] for each in programs]}), encoding="utf-8")
+    (folder / "task.json").write_text(json.dumps(task), encoding="utf-8")
+    command = [python, str(_WORKER), str(folder / "task.json"), *map(str, paths)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
+                          env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
+        try:
+            _, said = process.communicate(timeout=task["patience_s"])
+        except (subprocess.TimeoutExpired, KeyboardInterrupt) as stopped:
+            os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(stopped, KeyboardInterrupt):
+                raise
+            raise NoAnswer(f"The ranks did not finish within {task['patience_s']:g} s.", binding="time",
+                           remedy="Give them more time or a smaller buffer.") from None
+    if process.returncode:
+        for rank, path in enumerate(paths):
+            failed = path.with_name(path.name + ".failed")
+            if failed.exists():
+                raise NoAnswer(f"Rank {rank} failed: {failed.read_text(encoding='utf-8')}.", binding=f"rank {rank}")
+        last = said.decode(errors="replace").strip().splitlines()
+        raise NoAnswer(f"The ranks did not start: {last[-1] if last else 'no word'}.", binding=python)
+    return [json.loads(path.with_name(path.name + ".done").read_text(encoding="utf-8")) for path in paths]

@@ -1,4 +1,4 @@
-"""One rank of a schedule, run by itself: `python worker.py PROGRAM`, a file that `serried.executor.program` describes.
+"""The ranks of a schedule: `python worker.py TASK RANK ...`, files that `serried.executor` writes; one fork a rank.
 
 It imports nothing but the standard library and PyTorch, so that it runs wherever the job's own Python does. Every lane
 is a thread; messages are isend and irecv of the process group, whichever its backend.
@@ -6,8 +6,10 @@ is a thread; messages are isend and irecv of the process group, whichever its ba
 
 from __future__ import annotations
 
+import ctypes
 import datetime
 import json
+import os
 import sys
 import threading
 import time
@@ -88,17 +90,19 @@ def play(program: dict, memory: torch.Tensor) -> float:
     return elapsed
 
 
-def main(path: str) -> None:
-    """Repeat, check every element, and leave times and faults beside the program."""
-    program = json.loads(Path(path).read_text(encoding="utf-8"))
-    torch.set_num_threads(1)
-    dist.init_process_group(program["backend"], init_method=program["meet"], rank=program["rank"],
-                            world_size=program["rank_count"],
-                            timeout=datetime.timedelta(seconds=program["patience_s"]))
+def enter(namespace: str) -> None:
+    """Move into a network namespace of this name (Linux, root)."""
+    with open(f"/var/run/netns/{namespace}") as file:
+        if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), 0x40000000):
+            raise OSError(ctypes.get_errno(), f"cannot enter network namespace {namespace}")
+
+
+def repeat(program: dict, task: dict) -> dict:
+    """Times of each repeat, and how many elements were wrong."""
     first, end = program["input"]
     begin, finish = program["output"]
     times_s, wrong = [], 0
-    for _ in range(program["repeats"]):
+    for _ in range(task["repeats"]):
         memory = torch.full((program["memory"],), float("nan"))
         if program["operation"] != "broadcast" or program["rank"] == program["root"]:
             memory[first:end] = brought(program["rank"], 0, end - first)
@@ -110,11 +114,47 @@ def main(path: str) -> None:
         else:
             times_s.append(play(program, memory))
         wrong += int((memory[begin:finish] != expected(program)).sum())
+    return {"times_s": times_s, "wrong": wrong, "checked": (finish - begin) * task["repeats"]}
+
+
+def be_rank(task: dict, path: str) -> None:
+    """Run every program of one rank, check every element, and leave times and faults beside the file."""
+    told = json.loads(Path(path).read_text(encoding="utf-8"))
+    if told["namespace"]:
+        enter(told["namespace"])
+    torch.set_num_threads(1)
+    dist.init_process_group(task["backend"], init_method=task["meet"], rank=told["rank"],
+                            world_size=task["rank_count"], timeout=datetime.timedelta(seconds=task["patience_s"]))
+    done = [repeat(program, task) for program in told["programs"]]
     dist.barrier()
-    Path(path + ".done").write_text(json.dumps({"times_s": times_s, "wrong": wrong, "checked": (finish - begin)
-                                                * program["repeats"]}), encoding="utf-8")
+    Path(path + ".done").write_text(json.dumps(done), encoding="utf-8")
     dist.destroy_process_group()
 
 
+def main(task_path: str, *paths: str) -> None:
+    """Fork a process per rank once PyTorch is loaded; the exit code is 1 when one of them fails."""
+    task = json.loads(Path(task_path).read_text(encoding="utf-8"))
+    children = set()
+    for path in paths:
+        child = os.fork()
+        if not child:
+            try:
+                be_rank(task, path)
+            except BaseException as error:   # the fork must not run on as its parent
+                Path(path + ".failed").write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
+                os._exit(1)
+            os._exit(0)
+        children.add(child)
+    failed = False
+    while children:
+        ended, status = os.wait()
+        children.discard(ended)
+        if status and not failed:
+            failed = True
+            for child in children:           # the others would wait for it for ever
+                os.kill(child, 9)
+    sys.exit(int(failed))
+
+
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

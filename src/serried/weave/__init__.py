@@ -15,5 +15,5 @@ from serried.weave.verify import check, faults
 from serried.weave.wires import Wires, read_wires
 
 __all__ = ["ALGORITHMS", "OPERATIONS", "Fault", "Operation", "Schedule", "Steps", "Synthesis", "Wires", "check",
-           "faults", "read_schedule", "read_wires", "schedule_of_json", "schedule_time_s", "schedule_to_json", "stock_schedule",
-           "stock_times_s", "synthesise"]
+           "faults", "read_schedule", "read_wires", "schedule_of_json", "schedule_time_s", "schedule_to_json",
+           "stock_schedule", "stock_times_s", "synthesise"]

@@ -25,7 +25,8 @@ __all__ = ["Synthesis", "stock_times_s", "synthesise"]
 
 Floats = npt.NDArray[np.float64]
 #: Steps that a fitted schedule may have, and the chunks per root that are tried within them.
-_MOST_STEPS = 140_000
+_MOST_STEPS = 70_000
+_CHANNELS = 3
 _GRAINS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -169,7 +170,7 @@ def _weave(operation: Operation, graph: Wires, pieces: dict[tuple[Tree, ...], in
     count = graph.endpoint_count
     total = sum(pieces.values())
     loom = Loom(operation, count, [1] * total, root=root)
-    transfers: list[tuple[int, int, int, int, bool]] = []
+    transfers: list[tuple[int, int, int, int, bool, int]] = []
     chunk = 0
     for way, number in sorted(pieces.items(), key=lambda item: item[0][0].root):
         for k in range(number):
@@ -181,11 +182,13 @@ def _weave(operation: Operation, graph: Wires, pieces: dict[tuple[Tree, ...], in
                     if parent >= 0:
                         turn = height - depth_V[node] if tree.gathers else depth_V[node] - 1
                         ends = (node, parent) if tree.gathers else (parent, node)
-                        transfers.append((begin + turn, chunk, *ends, tree.gathers))
+                        # Depths do not wait for each other in one lane: the first ones have a channel each.
+                        channel = min(turn, _CHANNELS - 1) + (0 if tree.gathers else _CHANNELS)
+                        transfers.append((begin + turn, chunk, *ends, tree.gathers, channel))
                 begin += height
             chunk += 1
-    for _, each, sender, receiver, adds in sorted(transfers, key=lambda told: told[:2]):
-        loom.move(sender, receiver, [each], reduce=adds)
+    for _, each, sender, receiver, adds, channel in sorted(transfers, key=lambda told: told[:2]):
+        loom.move(sender, receiver, [each], reduce=adds, channel=channel)
     return loom.schedule(f"{operation} fitted to {graph.name}")
 
 

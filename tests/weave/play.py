@@ -72,7 +72,8 @@ def play(schedule, seed, *, buffered):
                     wires.setdefault(channel(step, True), []).append(view(step, "source").copy())
                 elif kind == SEND:
                     other = [name for name, queue in lanes.items()
-                             if steps.kind_K[queue[0]] in (RECEIVE, RECEIVE_REDUCE) and channel(queue[0], False) == channel(step, True) and ready(queue[0])]
+                             if steps.kind_K[queue[0]] in (RECEIVE, RECEIVE_REDUCE)
+                             and channel(queue[0], False) == channel(step, True) and ready(queue[0])]
                     if not other:
                         continue
                     take(lanes[other[0]][0], view(step, "source").copy())

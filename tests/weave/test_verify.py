@@ -104,7 +104,7 @@ def mutations(draw):
 @settings(max_examples=600, deadline=None)
 @given(mutations(), st.integers(0, 1000))
 def test_every_harmful_mutation_is_caught(pair, seed):
-    """Harmful: some order of the lanes ends wrong or never. What the verifier passes ends right in all that are tried."""
+    """Harmful: some order of lanes ends wrong or never. What the verifier passes ends right in all that are tried."""
     _, mutant = pair
     if faults(mutant):
         return

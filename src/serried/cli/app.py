@@ -20,6 +20,9 @@ VERBS = {
     "plan": "Which layouts of this job are best on this fleet, and how long does a step take?",
     "evidence": "Is it true? Predicted beside measured, with intervals.",
     "calibrate": "Fit a chip's kernel profile, a fabric or a stack on your own measurements.",
+    "collective synthesise": "Which schedule fits these wires, and how close is it to the best possible?",
+    "collective verify": "Does this plan do what it says, on every rank, without deadlock?",
+    "collective run": "What does this plan take for real, as processes on this machine?",
     "catalogue": "Which chips, fabrics, fleets, models and stacks are known, and from whom?",
 }
 
@@ -45,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 #: First word of verbs of two -> what they are about.
-GROUPS: dict[str, str] = {}
+GROUPS: dict[str, str] = {
+    "collective": "Collectives: fitted to the wires, proven, run.",
+}
 
 
 def _application(words: Sequence[str]) -> typer.Typer:

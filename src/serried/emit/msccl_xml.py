@@ -7,6 +7,8 @@ rrs, rrcs) are read as the receive and the send that they are.
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.parsers import expat
@@ -32,9 +34,9 @@ def write_msccl_xml(schedule: Schedule, *, least_bytes: int = 0, most_bytes: int
                     protocol: str = "Simple") -> str:
     """The XML text. Raises BadInput for what the loader cannot take."""
     weight_C = schedule.chunk_weight_C // np.gcd.reduce(schedule.chunk_weight_C)
-    if schedule.switch_count or (weight_C > 1).any():
-        raise BadInput(field="--emit", value="msccl-xml", expected="equal chunks, and ranks alone",
-                       remedy="Switches that add cannot be told in this format.")
+    if schedule.switch_count or schedule.root or (weight_C > 1).any():
+        raise BadInput(field="--emit", value="msccl-xml", expected="equal chunks, ranks alone, and root 0",
+                       remedy="Switches that add, and other roots, cannot be told in this format.")
     steps = schedule.steps
     channels = int(steps.channel_K.max(initial=0)) + 1
     root = ElementTree.Element("algo", {
@@ -53,10 +55,10 @@ def write_msccl_xml(schedule: Schedule, *, least_bytes: int = 0, most_bytes: int
     order_K = np.empty(len(steps), dtype=np.int64)           # with the nops that stand before
     waited = np.zeros(len(steps), dtype=bool)
     waited[steps.after_D] = True
-    for first, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for first, end in pairwise(bounds.tolist()):
         waits = np.maximum(np.diff(steps.after_first_K[first:end + 1]) - 1, 0)
         order_K[first:end] = np.arange(end - first) + np.cumsum(waits)
-    for first, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+    for first, end in pairwise(bounds.tolist()):
         _block(gpus[int(steps.rank_K[first])], schedule, range(first, end), order_K, waited)
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode") + "\n"
@@ -100,8 +102,8 @@ def read_msccl_xml(path: Path) -> Schedule:
     file = str(path)
     for name in ("minBytes", "maxBytes", "outofplace"):
         if name not in root.attrib:
-            raise BadInput(file=file, field=f"algo, {name}", value=None, expected="the attribute, as the loader wants it",
-                           remedy="Add it.")
+            raise BadInput(file=file, field=f"algo, {name}", value=None,
+                           expected="the attribute, as the loader wants it", remedy="Add it.")
     operations = {word: operation for operation, word in _COLLECTIVES.items()}
     words = root.get("coll", "")
     if words not in operations:
@@ -192,34 +194,35 @@ def _read_step(table: StepTable, step: ElementTree.Element, rank: int, lane: int
     count = _number(step, "cnt", file, where, least=1, most=MOST_CHUNKS)
     source, target = ((_LETTERS.find(step.get(f"{end}buf", "?")), _number(step, f"{end}off", file, where, least=-1,
                                                                            most=MOST_CHUNKS)) for end in ("src", "dst"))
-    from_peer = {"peer": own["recv"], "channel": own["chan"], "count": count}
-    to_peer = {"peer": own["send"], "channel": own["chan"], "count": count}
+    add = partial(table.add, rank, lane, count=count)
+    heard = partial(add, peer=own["recv"], channel=own["chan"])
+    told = partial(add, peer=own["send"], channel=own["chan"])
     kind = step.get("type", "")
     if kind == "s":
-        table.add(rank, lane, SEND, source=source, after=waits, **to_peer)
+        told(SEND, source=source, after=waits)
     elif kind in ("r", "rcs"):
-        table.add(rank, lane, RECEIVE, target=target, after=waits, **from_peer)
+        heard(RECEIVE, target=target, after=waits)
     elif kind in ("rrc", "rrcs"):
-        table.add(rank, lane, RECEIVE_REDUCE, source=source, target=target, after=waits, **from_peer)
+        heard(RECEIVE_REDUCE, source=source, target=target, after=waits)
     elif kind == "rrs":
-        table.add(rank, lane, COPY, source=source, target=(2, hidden), count=count, after=waits)
-        table.add(rank, lane, RECEIVE_REDUCE, source=(2, hidden), target=(2, hidden), **from_peer)
-        table.add(rank, lane, SEND, source=(2, hidden), **to_peer)
+        add(COPY, source=source, target=(2, hidden), after=waits)
+        heard(RECEIVE_REDUCE, source=(2, hidden), target=(2, hidden))
+        told(SEND, source=(2, hidden))
     elif kind in ("cpy", "re"):
-        table.add(rank, lane, COPY if kind == "cpy" else REDUCE, source=source, target=target, count=count, after=waits)
+        add(COPY if kind == "cpy" else REDUCE, source=source, target=target, after=waits)
     else:
-        raise BadInput(file=file, field=f"{where}, type", value=kind, expected="s, r, rrc, rcs, rrs, rrcs, cpy, re, nop",
-                       remedy="Correct the type.")
+        raise BadInput(file=file, field=f"{where}, type", value=kind,
+                       expected="s, r, rrc, rcs, rrs, rrcs, cpy, re or nop", remedy="Correct the type.")
     if kind in ("rcs", "rrcs"):
-        table.add(rank, lane, SEND, source=target, **to_peer)
+        told(SEND, source=target)
 
 
 def _number(element: ElementTree.Element, name: str, file: str, where: str, *, least: int, most: int) -> int:
     text = element.get(name, "")
     value = int(text) if text.removeprefix("-").isdecimal() and len(text) < 12 else None
     if value is None or not least <= value <= most:
-        raise BadInput(file=file, field=f"{where}, {name}", value=text, expected=f"a whole number from {least} to {most:,}",
-                       remedy="Correct the attribute.")
+        raise BadInput(file=file, field=f"{where}, {name}", value=text,
+                       expected=f"a whole number from {least} to {most:,}", remedy="Correct the attribute.")
     return value
 
 

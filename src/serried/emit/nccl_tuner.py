@@ -1,4 +1,4 @@
-"""Choices of algorithm, protocol and channels as the CSV that NCCL's example tuner plugin reads (NCCL_TUNER_CONFIG_FILE)."""
+"""Choices of algorithm, protocol and channels as the CSV of NCCL's example tuner plugin (NCCL_TUNER_CONFIG_FILE)."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def _check(row: Mapping[str, str], where: str, file: str) -> None:
                            f"{', '.join(known)}", remedy="Correct the word.")
     for column in COLUMNS:
         if column not in _WORDS and not row[column].removeprefix("-").isdecimal():
-            raise BadInput(file=file, field=f"{where}, {column}", value=row[column], expected="a whole number, -1 = any",
-                           remedy="Correct the number.")
+            raise BadInput(file=file, field=f"{where}, {column}", value=row[column],
+                           expected="a whole number, -1 = any", remedy="Correct the number.")
     if int(row["min_bytes"]) > int(row["max_bytes"]):
         raise BadInput(file=file, field=f"{where}, max_bytes", value=row["max_bytes"],
                        expected=f"min_bytes ({row['min_bytes']}) or more", remedy="Swap them.")

@@ -24,6 +24,9 @@ VERBS = {
     "serve simulate": "What do requests of a trace see on this deployment, and what does a token cost?",
     "fleet simulate": "What becomes of a fleet over days: goodput, and where every other chip-hour went?",
     "fleet compare": "Which policy serves this fleet best, on the same jobs and the same failures?",
+    "collective synthesise": "Which schedule fits these wires, and how close is it to the best possible?",
+    "collective verify": "Does this plan do what it says, on every rank, without deadlock?",
+    "collective run": "What does this plan take for real, as processes on this machine?",
     "catalogue": "Which chips, fabrics, fleets, models and stacks are known, and from whom?",
 }
 
@@ -52,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 GROUPS = {
     "fleet": "Many jobs, many chips: who runs where?",
     "serve": "Requests through time on one deployment.",
+    "collective": "Collectives: fitted to the wires, proven, run.",
 }
 
 

@@ -21,6 +21,13 @@ VERBS = {
     "evidence": "Is it true? Predicted beside measured, with intervals.",
     "calibrate": "Fit a chip's kernel profile, a fabric or a stack on your own measurements.",
     "catalogue": "Which chips, fabrics, fleets, models and stacks are known, and from whom?",
+    "fabric build": "Write a topology: a kind of fabric and its parameters.",
+    "fabric show": "What is in a fabric: tiers, counts, bisection, oversubscription?",
+    "fabric import": "Read a topology from Slurm, Kubernetes, NCCL or a table of hosts.",
+    "fabric export": "Write a topology for Slurm or Kubernetes.",
+    "collective choose": "Which algorithm and protocol for which size on this fabric?",
+    "collective simulate": "How long does a collective take with contention, failures and other jobs?",
+    "collective import": "Is my bus bandwidth acceptable at this number of nodes?",
 }
 
 
@@ -45,7 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 #: First word of verbs of two -> what they are about.
-GROUPS: dict[str, str] = {}
+GROUPS: dict[str, str] = {
+    "fabric": "The wires: build, show, import and export topologies.",
+    "collective": "Collectives on the wires: choose, simulate, judge.",
+}
 
 
 def _application(words: Sequence[str]) -> typer.Typer:

@@ -168,17 +168,21 @@ class Clos:
     def _hashed(self, source_F: Indices, target_F: Indices, level_F: Indices, rng: np.random.Generator) -> Routes:
         """A path drawn at random among those in order: every switch hashes the flow on its own."""
         path_F = np.zeros((len(self.uplinks_K), len(source_F)), dtype=np.int64)
+        first = True
 
         def draw(rows: Indices) -> Indices:
+            nonlocal first
             path, broken = np.zeros(len(rows), dtype=np.int64), np.zeros(len(rows), dtype=bool)
             for level, uplinks in enumerate(self.uplinks_K):
-                path = path * uplinks + rng.integers(0, uplinks, len(rows))
+                by_host = first and level == 0   # a host deals its flows out to its ports; only switches hash
+                path = path * uplinks + (rows % uplinks if by_host else rng.integers(0, uplinks, len(rows)))
                 path_F[level, rows] = path
                 if not self.failed:
                     continue
                 for ends_F in (source_F, target_F):
                     dead = self.live_K[level][self.group_KE[level][ends_F[rows]], path] == 0.0
                     broken |= dead & (level_F[rows] > level)
+            first = False
             return rows[broken]
 
         resample(len(source_F), draw, source_F, target_F)

@@ -76,7 +76,8 @@ class Dragonfly:
         """Of each link; 0 where there is none."""
         pace = np.full(len(self.cables_L), self.link_bandwidth_bytes_per_s)
         pace[:2 * self.chips] = self.nic_bandwidth_bytes_per_s
-        return self.cables_L * pace
+        found: Floats = self.cables_L * pace
+        return found
 
     @functools.cached_property
     def latency_s_L(self) -> Floats:

@@ -17,9 +17,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +30,7 @@ from serried.topology.kinds import KINDS, PARAMETERS, build_topology
 from serried.topology.spec import Graph, Topology
 from serried.units import parse_quantity
 
-__all__ = ["SCHEMA", "graph_of_rows", "is_topology", "read_topology", "topology_toml", "write_text"]
+__all__ = ["SCHEMA", "graph_of_rows", "is_topology", "read_topology", "topology_toml"]
 
 SCHEMA = "serried/topology/1"
 _KEYS = {"schema", "name", "kind", "failed", "parameters", "node", "link", "hosts", "labels"}
@@ -152,24 +150,6 @@ def _graph_lines(graph: Graph) -> list[str]:
                   f'latency = "{float(graph.latency_s_L[link])!r} s"',
                   f"class = {_text(graph.class_names[int(graph.link_class_L[link])])}", "one_way = true"]
     return lines
-
-
-def write_text(path: Path, text: str) -> None:
-    """Whole or not at all: written beside the target and moved there."""
-    try:
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.",
-                                         delete=False) as file:
-            file.write(text)
-        Path(file.name).replace(path)
-        path.chmod(0o666 & ~_umask())
-    except OSError as error:
-        raise BadInput(field="-o", value=str(path), expected="a file that can be written", remedy=str(error)) from None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _shown(key: str, value: float | str) -> str:

@@ -28,6 +28,13 @@ VERBS = {
     "collective verify": "Does this plan do what it says, on every rank, without deadlock?",
     "collective run": "What does this plan take for real, as processes on this machine?",
     "catalogue": "Which chips, fabrics, fleets, models and stacks are known, and from whom?",
+    "fabric build": "Write a topology: a kind of fabric and its parameters.",
+    "fabric show": "What is in a fabric: tiers, counts, bisection, oversubscription?",
+    "fabric import": "Read a topology from Slurm, Kubernetes, NCCL or a table of hosts.",
+    "fabric export": "Write a topology for Slurm or Kubernetes.",
+    "collective choose": "Which algorithm and protocol for which size on this fabric?",
+    "collective simulate": "How long does a collective take with contention, failures and other jobs?",
+    "collective import": "Is my bus bandwidth acceptable at this number of nodes?",
 }
 
 
@@ -55,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 GROUPS = {
     "fleet": "Many jobs, many chips: who runs where?",
     "serve": "Requests through time on one deployment.",
-    "collective": "Collectives: fitted to the wires, proven, run.",
+    "fabric": "The wires: build, show, import and export topologies.",
+    "collective": "Collectives on the wires: choose, simulate, judge, fit, prove, run.",
 }
 
 

@@ -67,8 +67,8 @@ class TrafficWords:
     sessions: str | None = None
     concurrency: int | None = None
     clients: Path | None = None
-    input_tokens: str = "1024"
-    output_tokens: str = "256"
+    input_tokens: str | int = 1024
+    output_tokens: str | int = 256
     lengths_of: str | None = None
     shortest_ratio: float = 1.0
     requests: int = 1000
@@ -140,7 +140,7 @@ def length_columns(words: TrafficWords, seed: int) -> tuple[Ints, Ints]:
     """
     if words.lengths_of is not None:
         return empirical(read_trace(words.lengths_of), words.requests, stream(seed, INPUT))
-    inputs, outputs = (_lengths(text, field, words, stream(seed, side)) for text, field, side in (
+    inputs, outputs = (_lengths(str(text), field, words, stream(seed, side)) for text, field, side in (
         (words.input_tokens, "--input", INPUT), (words.output_tokens, "--output", OUTPUT)))
     return inputs, outputs
 

@@ -6,8 +6,6 @@ import math
 
 import numpy as np
 
-INFINITY = math.inf
-
 
 def table(x, grid, values):
     return float(np.interp(x, grid, values))
@@ -15,56 +13,46 @@ def table(x, grid, values):
 
 def play(requests, model):
     """first and last token times in ns, and preemptions, of one group of one stage without prefix cache."""
-    settings, times = model.settings, model.step_time
-    count, block = len(requests), settings.block_tokens
-    prompt, output = requests.input_tokens_R.tolist(), requests.output_tokens_R.tolist()
-    arrival = requests.arrival_ns_R.tolist()
-    done = [0] * count            # generated tokens
-    computed = [0] * count        # of prompt (and of what was generated, after an eviction)
-    target = list(prompt)
-    first, last, preempted = [-1] * count, [-1] * count, [0] * count
-    waiting, running, coming, now = [], [], list(range(count)), 0
-
-    def held(number):
-        decoding = computed[number] >= target[number]
-        tokens = target[number] + (done[number] - base[number] if decoding else 0)
-        return math.ceil(tokens / block)
-
-    base = [0] * count            # generated tokens that the target contains
+    settings, times, count, block = model.settings, model.step_time, len(requests), model.settings.block_tokens
+    prompt, output, arrival = (column.tolist() for column in (requests.input_tokens_R, requests.output_tokens_R,
+                                                              requests.arrival_ns_R))
+    done, computed = [0] * count, [0] * count   # generated; computed of the prompt, and of what was evicted with it
+    target, base = list(prompt), [0] * count   # base: generated tokens that the target contains
+    first, last, preempted, now = [-1] * count, [-1] * count, [0] * count, 0
+    waiting, running, coming = [], [], list(range(count))
 
     def decoding_now():
         return [number for number in running if computed[number] >= target[number]]
-
     def next_blocks():
-        total = 0
-        for number in decoding_now():
-            tokens = target[number] + done[number] - base[number]
-            total += math.ceil((tokens + 1) / block) - math.ceil(tokens / block)
-        return total
+        lengths = [target[number] + done[number] - base[number] for number in decoding_now()]
+        return sum(math.ceil((tokens + 1) / block) - math.ceil(tokens / block) for tokens in lengths)
 
+    def finish(number):
+        last[number] = now
+        running.remove(number)
     def used():
         return sum(math.ceil((target[n] + (done[n] - base[n] if computed[n] >= target[n] else 0)) / block)
                    for n in running)
+
+    def push_out():
+        victim = running.pop()
+        waiting.insert(0, victim)
+        preempted[victim] += 1
+        base[victim], computed[victim] = max(done[victim] - 1, 0), 0
+        target[victim] = prompt[victim] + base[victim]
 
     while coming or waiting or running:
         while coming and arrival[coming[0]] <= now:
             waiting.append(coming.pop(0))
         pushed = False
         while decoding_now() and used() + next_blocks() > model.kv_blocks:
-            victim = running.pop()
-            waiting.insert(0, victim)
-            preempted[victim] += 1
-            base[victim], computed[victim] = max(done[victim] - 1, 0), 0
-            target[victim] = prompt[victim] + base[victim]
+            push_out()
             pushed = True
         decodes = decoding_now()
-        budget = settings.token_budget - (len(decodes) if settings.mixed_steps else 0)
-        chunks = []
-        for number in running:
-            if computed[number] < target[number] and budget > 0:
-                chunk = min(target[number] - computed[number], budget)
-                chunks.append((number, chunk))
-                budget -= chunk
+        budget, chunks = settings.token_budget - (len(decodes) if settings.mixed_steps else 0), []
+        for number in (one for one in running if computed[one] < target[one]):
+            chunks += [(number, min(target[number] - computed[number], budget))] if budget > 0 else []
+            budget -= min(target[number] - computed[number], max(budget, 0))
         while waiting and budget > 0 and not pushed:
             number = waiting[0]
             if len(running) >= settings.max_sequences or \
@@ -76,29 +64,21 @@ def play(requests, model):
             budget -= chunk
         decodes = decoding_now() if settings.mixed_steps or not chunks else []
         if not chunks and not decodes:
-            if not coming:
-                assert not waiting, "a request waits for ever"
-                break
+            assert coming, "a request waits for ever"
             now = max(now, arrival[coming[0]])
             continue
         now += max(1, round(step_s(settings, times, chunks, decodes, computed, target, done, base) * 1e9))
         for number in decodes:
             done[number] += 1
             if done[number] == output[number]:
-                last[number] = now
-                running.remove(number)
+                finish(number)
         for number, chunk in chunks:
             computed[number] += chunk
             if computed[number] >= target[number]:
-                if first[number] < 0:
-                    first[number] = now
-                    done[number] = 1
-                else:
-                    done[number] = max(done[number], 1)
-                    base[number] = done[number] - 1 if base[number] else 0
+                first[number] = now if first[number] < 0 else first[number]
+                done[number] = max(done[number], 1)
                 if done[number] == output[number]:
-                    last[number] = now
-                    running.remove(number)
+                    finish(number)
                 base[number] = done[number]
     return np.array(first), np.array(last), np.array(preempted)
 

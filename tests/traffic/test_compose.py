@@ -17,6 +17,7 @@ from serried.traffic import (
     people,
     read_clients,
     read_trace,
+    refuse_beyond,
     repeated,
     scaled,
     sessions,
@@ -66,6 +67,21 @@ def test_a_window_begins_at_its_beginning_and_orphans_stand_alone():
     assert found.block_hash_H.tolist() == [7, 8, 9, 4]
     with pytest.raises(BadInput, match="lasts 3 s"):
         cut(hashed(), begin_s=4.0)
+
+
+def test_a_cut_keeps_hashes_beside_their_requests():
+    load = read_trace("mooncake-synthetic")
+    part, first = cut(load, begin_s=100.0, end_s=200.0), int(np.searchsorted(load.arrival_ns_R, 100 * 10**9))
+    for row in (0, len(part) - 1):
+        ours = part.block_hash_H[part.block_start_R[row]:part.block_start_R[row + 1]]
+        theirs = load.block_hash_H[load.block_start_R[first + row]:load.block_start_R[first + row + 1]]
+        assert np.array_equal(ours, theirs)
+
+
+def test_what_is_beyond_a_context_is_counted():
+    refuse_beyond(hashed(), 36)
+    with pytest.raises(BadInput, match=r"request 2.*1 of 3"):
+        refuse_beyond(hashed(), 35)
 
 
 def test_rows_are_taken_with_their_sessions():

@@ -126,7 +126,7 @@ class Engine:
         return is_cut
 
     def _cut(self, now_ns: int) -> bool:
-        """End the present run of decode steps with the step that is under way."""
+        """End the present run of decode steps with the step under way, and those given to the device already."""
         elapsed_s = (now_ns - self._began_ns) * 1e-9
         first_s, more_s = self._curve
         steps = elapsed_s / first_s if first_s > 0 else 1.0
@@ -138,6 +138,7 @@ class Engine:
             steps -= 1
         while steps < self._steps and self._elapsed_ns(steps) < now_ns - self._began_ns:
             steps += 1
+        steps += self.settings.ahead_steps
         if steps >= self._steps:
             return False
         self._steps = steps

@@ -56,6 +56,7 @@ class _Simulation:
         self.starts: list[int] = requests.block_start_R.tolist()
         self.hashes: list[int] = requests.block_hash_H.tolist()
         self.events: list[tuple[int, int, int, int]] = []   # (time, kind, number, run)
+        self.think_ns: list[int] = requests.think_ns_R.tolist() or [0] * count
         self.ended = 0
         units = -(-requests.hash_block_tokens // cluster.serve.engine.settings.block_tokens) or 1
         pool = cluster.prefill
@@ -96,7 +97,7 @@ class _Simulation:
         if in_flight:
             self.waiting_loop = iter(range(min(in_flight, count), count))
             for number in range(min(in_flight, count)):
-                self._arrive_at(number, 0)
+                self._arrive_at(number, self.arrival_ns[number])
         elif not self.has_previous:
             self._run_open(progress)
             return
@@ -216,9 +217,9 @@ class _Simulation:
         following = self.follower.get(number)
         if following is not None:
             self._arrive_at(following, max(self.arrival_ns[following],
-                                           time_ns + int(self.requests.think_ns_R[following])))
+                                           time_ns + self.think_ns[following]))
         elif self.requests.in_flight and (following := next(self.waiting_loop, None)) is not None:
-            self._arrive_at(following, time_ns)
+            self._arrive_at(following, time_ns + self.think_ns[following])
 
     def log(self) -> SimulationLog:
         """The books as columns."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from serried.compiler import ENGINE_FORMAT
+from serried.engine import Cluster
 from serried.errors import SerriedError
 from serried.evidence.serving_points import COLUMNS, METRICS, Point, points_of
 from serried.evidence.serving_runs import Benchmark, play
@@ -20,7 +21,7 @@ from serried.evidence.spec import CaseResults
 from serried.fabric import Pool, read_fabric
 from serried.planner.spec import Machine
 from serried.serving import serving_machine
-from serried.serving.cluster import PoolPlan
+from serried.serving.cluster import PoolPlan, cluster_of
 from serried.serving.peak import refuse_above_peak
 from serried.serving.profile import EngineProfile, find_engine
 from serried.serving.spec import ServingEstimate
@@ -45,7 +46,7 @@ _PLAYED = {"ttft": ("ttft", 1e3), "ttft_mean": ("ttft", 1e3), "tpot": ("tpot", 1
 
 #: What was estimated already, by chip, engine, job, deployments, recipe and what is known of launches: several figures
 #: are measured on one run.
-Estimates = dict[tuple[object, ...], ServingEstimate | Mapping[str, float]]
+Estimates = dict[tuple[object, ...], ServingEstimate | Mapping[str, float] | Cluster]
 
 
 def evaluate(frame: pl.DataFrame) -> CaseResults:
@@ -95,9 +96,12 @@ def predict(point: Point, estimates: Estimates) -> tuple[float, str, str | None]
     return value, machine.profile.evidence_class, None
 
 
+def _pools(point: Point) -> tuple[object, ...]:
+    return tuple(tuple(pool.row(0).values()) for pool in (point.layout, point.prefill) if pool is not None)
+
+
 def _key(point: Point) -> tuple[object, ...]:
-    pools = tuple(tuple(pool.row(0).values()) for pool in (point.layout, point.prefill) if pool is not None)
-    return point.chip, point.engine, point.job, pools, point.recipe, point.note
+    return point.chip, point.engine, point.job, _pools(point), point.recipe, point.note
 
 
 def _played(point: Point, profile: EngineProfile, estimates: Estimates) -> float:
@@ -107,14 +111,20 @@ def _played(point: Point, profile: EngineProfile, estimates: Estimates) -> float
     key = ("played", *_key(point))
     if key not in estimates:
         recipe = point.recipe
-        tuned = profile.with_settings(**recipe.settings)
+        tuned = profile.with_settings(**recipe.settings(point.job, int(point.layout.attention_dp[0])))
         if recipe.memory_fraction:
             tuned = replace(tuned, memory_fraction=recipe.memory_fraction)
         serve, prefill = (None if row is None else PoolPlan(
             machine=machine_of(point.chip, int(row.chip_count[0]), point.engine), row=row, profile=tuned)
             for row in (point.layout, point.prefill))
         assert serve is not None
-        estimates[key] = play(point.job, Benchmark(shortest=recipe.shortest_ratio, waves=recipe.waves), serve, prefill)
+        shape = ("cluster", point.model, point.chip, point.engine, _pools(point), tuned.settings, tuned.memory_fraction)
+        if shape not in estimates:   # loads of one deployment differ, its step times do not
+            estimates[shape] = cluster_of(point.job.model, serve, prefill)
+        cluster = estimates[shape]
+        assert isinstance(cluster, Cluster)
+        estimates[key] = play(point.job, Benchmark(shortest=recipe.shortest_ratio, waves=recipe.waves), cluster, serve,
+                              prefill)
     found = estimates[key]
     assert isinstance(found, Mapping)
     name, factor = _PLAYED[point.metric]

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["POLICIES", "Rules", "rules_named"]
-
-from serried.errors import BadInput, nearest
+__all__ = ["POLICIES", "Rules"]
 
 _HOUR_NS = 3_600_000_000_000
 
@@ -19,6 +17,7 @@ class Rules:
     strict: nobody passes a job that cannot start. depth: else so many that wait are looked at when something changed;
     who comes is always looked at.
     reservations: so many blocked jobs get nodes kept for them, with others let past only if they will be gone by then.
+    room_makers: only so many of the first blocked jobs may push others out or have them moved.
     budget_chips: chips that may be taken from running jobs for the sake of others within budget_window_ns; 0 = none.
     most_evictions: after so many a job is left in peace; and a job that was pushed out never pushes others.
     victim_ratio: a victim holds at most so many times the chips that the job asks for.
@@ -32,6 +31,7 @@ class Rules:
     strict: bool = False
     depth: int = 64
     reservations: int = 1
+    room_makers: int = 4
     budget_chips: int = 0
     budget_window_ns: int = _HOUR_NS
     most_evictions: int = 3
@@ -53,11 +53,3 @@ POLICIES: dict[str, Rules] = {
     "full": Rules(budget_chips=4096, defragments=True, spare_ratio=0.01),
 }
 
-
-def rules_named(name: str) -> Rules:
-    """A set of rules by its name; BadInput for one that is not known."""
-    if name not in POLICIES:
-        near = nearest(name, POLICIES, count=1)
-        raise BadInput(field="policy", value=name, expected=f"one of {', '.join(POLICIES)}",
-                       remedy=f"Perhaps {near[0]!r} is meant." if near else "Choose one of these.")
-    return POLICIES[name]

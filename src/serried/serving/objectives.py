@@ -41,12 +41,13 @@ class Objectives:
 
     def met(self, times_s: Mapping[str, Floats], class_R: NDArray[np.int64],
             class_names: tuple[str, ...]) -> NDArray[np.bool_]:
-        """Which requests keep every objective of their class. What a request does not have (NaN), as the time between
-        the tokens of an answer of one, it cannot break; who was not served at all is the caller's to leave out."""
+        """Which requests keep every objective of their class. A time that is NaN (it never came) keeps none, but an
+        answer of one token has no time between tokens to break (see `request_times_s`)."""
         met_R = np.ones(len(class_R), dtype=bool)
         for code, name in enumerate(class_names):
             for objective, most_s in self.of(name).items():
-                met_R &= (class_R != code) | ~(times_s[objective] > most_s)
+                time_s = times_s[objective]
+                met_R &= (class_R != code) | (time_s <= most_s) | (np.isnan(time_s) & (objective == "tpot"))
         return met_R
 
     def refuse_unknown(self, class_names: Iterable[str], field_name: str = "--slo") -> None:

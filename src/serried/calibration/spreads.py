@@ -3,8 +3,8 @@
     python -m serried.calibration.spreads   # rewrites data/evidence/spreads.toml, deterministically
 
 Kernels, collectives and peak memory: residuals of the calibrate cases. Training: residuals of each run under its stack
-fitted without the run's own fold. Serving: residuals of the published results marked for calibration (nothing was fitted on
-them), of sources whose printed load is all there was; first tokens, later ones and throughput apart.
+fitted without the run's own fold. Serving: residuals of the published results marked for calibration (nothing was
+fitted on them), of sources whose printed load is all there was; first tokens, later ones and throughput apart.
 """
 
 from __future__ import annotations

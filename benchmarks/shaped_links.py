@@ -95,8 +95,10 @@ def run() -> list[Row]:
     with laid(even) as spaces:
         small, large = (min(run_schedules([ring], size, python=_PYTHON, namespaces=spaces, repeats=3)[0].times_s)
                         for size in (1 << 16, PAYLOAD_BYTES // 4))
-    reached = schedule_time_s(ring, even, PAYLOAD_BYTES / 4) / large
-    step_s = max((small - schedule_time_s(ring, even, 1 << 16) / reached) / (2 * (_RANKS - 1)), 0.0)
+    reached, step_s, messages = 1.0, 0.0, 2 * (_RANKS - 1)
+    for _ in range(20):                      # two unknowns, each from the run in which it weighs
+        step_s = max((small - schedule_time_s(ring, even, 1 << 16) / reached) / messages, 0.0)
+        reached = schedule_time_s(ring, even, PAYLOAD_BYTES / 4) / (large - messages * step_s)
     rows = [Row(name="calibration: share of the rate reached", value=reached, unit="1"),
             Row(name="calibration: software cost of a message", value=step_s, unit="s")]
     gains, errors = [], []
@@ -104,8 +106,8 @@ def run() -> list[Row]:
         slower = replace(graph, bandwidth_bytes_per_s_E=graph.bandwidth_bytes_per_s_E * reached)
         made = synthesise("all_reduce", slower, PAYLOAD_BYTES, step_s=step_s)
         with laid(graph) as spaces:
-            fitted, library, flat, _ = run_schedules([made.schedule, ring], PAYLOAD_BYTES, python=_PYTHON,
-                                                     namespaces=spaces, repeats=2, library=True)
+            fitted, flat, library = run_schedules([made.schedule, ring], PAYLOAD_BYTES, python=_PYTHON,
+                                                  namespaces=spaces, repeats=1, library=True)
         assert fitted.wrong == flat.wrong == 0, "a proven schedule adds up right"
         best_s, gloo_s, ring_s = (min(each.times_s) for each in (fitted, library, flat))
         predicted = {"fitted": (made.time_s, best_s), "flat ring": (

@@ -61,24 +61,24 @@ def _script(model: str, pools: Sequence[tuple[str, PoolPlan]], name: str, contex
     urls: dict[str, list[str]] = {}
     node = 0
     for role, plan in pools:
-        size, nodes = int(plan.row.chips_per_replica[0]), nodes_of(plan)
-        per_node = max(plan.machine.fabric.node_size or size, size // nodes)
+        width, nodes = int(plan.row.chips_per_replica[0]), nodes_of(plan)
+        per_node = max(plan.machine.fabric.node_size or width, width // nodes)
         visible, used = _device(plan.machine.chip, "visible"), per_node
         node -= 1
         for replica in range(int(plan.row.replicas[0])):
-            if used + size // nodes > per_node:
+            if used + width // nodes > per_node:
                 node, used = node + 1, 0
             port = _FIRST_PORT + used
             words = engine.words(model, role, plan, port=port, context_tokens=context)
             command = [part.format(model=model) for part in engine.command] + words
-            chips = ",".join(str(chip) for chip in range(used, used + size // nodes))
+            chips = ",".join(str(chip) for chip in range(used, used + width // nodes))
             urls.setdefault(role, []).append(f"http://${{HOST[{node}]}}:{port}")
             for rank in range(nodes):
                 lines += ["", f"# {role} replica {replica}" + (f", node {rank} of {nodes}" if nodes > 1 else ""),
                           f"if [ \"$NODE\" = {node + rank} ]; then",
                           f"  {_environment(name, role, used, rank, node, nodes)}{visible}={chips} \\",
                           f"  {_shell(command + (['--headless'] if rank and name == 'vllm' else []))} &", "fi"]
-            node, used = node + nodes - 1, used + size // nodes
+            node, used = node + nodes - 1, used + width // nodes
         node += 1
     router = [*engine.router, *router_words(engine, urls, policy=pools[-1][1].router, port=_ROUTER_PORT)]
     lines += ["", "if [ \"$NODE\" = 0 ]; then", f"  {_shell(router)} &", "fi", "wait"]

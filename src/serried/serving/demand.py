@@ -50,11 +50,11 @@ def demand_of(requests: Requests) -> Demand:
     """
     input_R = requests.input_tokens_R.astype(np.float64)
     known_R, shared_tokens = np.zeros(len(requests)), 0.0
-    size = float(requests.hash_block_tokens)
-    if size:
+    hash_tokens = float(requests.hash_block_tokens)
+    if hash_tokens:
         _, code_H, count_H = np.unique(requests.block_hash_H, return_inverse=True, return_counts=True)
-        known_R = _leading(count_H[code_H] > 1, requests.block_start_R) * size
-        shared_tokens = float((count_H > 1).sum()) * size
+        known_R = _leading(count_H[code_H] > 1, requests.block_start_R) * hash_tokens
+        shared_tokens = float((count_H > 1).sum()) * hash_tokens
     elif len(requests.previous_R):
         known_R = np.where(requests.previous_R >= 0, input_R, 0.0)
     known_R = np.minimum(known_R, input_R - 1.0)
@@ -65,14 +65,14 @@ def demand_of(requests: Requests) -> Demand:
 def likely_demand(requests: Requests) -> Demand:
     """As `demand_of`, if a block is in a cache as soon as an earlier prompt had it: what a large cache comes to, though
     no bound for a single request, which may come first where it was second."""
-    size = float(requests.hash_block_tokens)
-    if not size:
+    hash_tokens = float(requests.hash_block_tokens)
+    if not hash_tokens:
         return demand_of(requests)
     _, first_H = np.unique(requests.block_hash_H, return_index=True)
     is_known_H = np.ones(len(requests.block_hash_H), dtype=bool)
     is_known_H[first_H] = False
     input_R = requests.input_tokens_R.astype(np.float64)
-    known_R = np.minimum(_leading(is_known_H, requests.block_start_R) * size, input_R - 1.0)
+    known_R = np.minimum(_leading(is_known_H, requests.block_start_R) * hash_tokens, input_R - 1.0)
     return Demand(requests=requests, new_R=input_R - known_R, known_R=known_R, shared_tokens=0.0)
 
 

@@ -11,6 +11,8 @@ from tests.laws.source import ROOT
 COMMON = {"schema", "timing"}
 QUESTIONS = {
     "serried/gap/1": "gap Qwen3-0.6B --fleet h20:1 --rival h100:1 --serve 64/16@2 --json",
+    "serried/gap-traffic/1": "gap Qwen3-0.6B --fleet h20:1 --rival h100:1 --serve poisson:8:256/32 --first 60 "
+                             "--slo ttft=2s --json",
     "serried/plan/1": "plan Qwen3-0.6B --fleet h100:8 --train 2048x64 --top 2 --json",
     "serried/plan-serving/1": "plan Qwen3-0.6B --fleet h100:1 --serve 64/16@2 --json",
     "serried/plan-traffic/1": "plan Qwen3-0.6B --fleet h100:2 --serve poisson:8:256/32 --first 60 --slo ttft=2s --json",

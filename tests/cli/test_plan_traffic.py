@@ -57,7 +57,8 @@ def test_infeasible_says_what_binds(capsys):
     (["--serve", "trace:/no/such"], "trace"), (["--slo", "tttf=1s"], "--slo"), (["--attain", "1.5"], "--attain"),
     (["--emit", "helm"], "--emit"), (["--objective", "speed"], "--objective"), (["--router", "dice"], "--router"),
     (["--drafts", "2"], "--drafts"), (["--pin", "max_sequences=lots"], "--pin max_sequences"),
-    (["--pin", "disaggregated=maybe"], "--pin disaggregated"), (["--pin", "weight_formats=fp3"], "--pin weight_formats"),
+    (["--pin", "disaggregated=maybe"], "--pin disaggregated"),
+    (["--pin", "weight_formats=fp3"], "--pin weight_formats"),
     (["--workers-on", "slurm"], "--workers-on"), (["--serve", "poisson:8:9999999/1"], "request"),
 ])
 def test_bad_input_names_the_field(capsys, tmp_path, words, field):

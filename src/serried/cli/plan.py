@@ -79,7 +79,8 @@ def command(
         plan_traffic(
             question_of(chosen, read_fleet(fleet), load, parse_objectives(slo), engine=engine, stack=stack,
                         library=profile, pins=parse_pins(pin, SPACE_PINS), drafts=drafts,
-                        attain=attain, ranking=objective or "goodput", router=router, seed=seed, whole_experts="vllm" in wanted),
+                        attain=attain, ranking=objective or "goodput", router=router, seed=seed,
+                        whole_experts="vllm" in wanted),
             serve, top=top, workers=workers, workers_on=workers_on, emit=wanted,
             emit_words=EmitWords(resource=resource), out=out, html=html, as_json=as_json)
         return

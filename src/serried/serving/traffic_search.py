@@ -169,7 +169,7 @@ class _Rounds:
     def __init__(self, ask: Question, engines: Engines, rows: Candidates, bounds: Bounds, outlook: Outlook,
                  alive: NDArray[np.intp], staff: Workers, progress: Callable[[int, int], None] | None) -> None:
         self.ask, self.rows, self.bounds, self.staff, self.progress = ask, rows, bounds, staff, progress
-        self.load_C, self.is_doubtful_C = outlook.load, outlook.attainment < ask.attain
+        self.load_C, self.short_C = outlook.load, np.maximum(ask.attain - outlook.attainment, 0.0)
         self.open_C = np.zeros(len(rows), dtype=bool)
         self.open_C[alive] = True
         self.put_off_C = np.zeros(len(rows), dtype=bool)
@@ -211,9 +211,8 @@ class _Rounds:
         left, bounds = np.flatnonzero(self.open_C), self.bounds
         load = self.load_C[left]
         is_busy = load > self.comfortable
-        is_last = self.put_off_C[left] | self.is_doubtful_C[left]
         order = left[np.lexsort((left, bounds.ttft_s[left] + bounds.tpot_s[left], -bounds.goodput_per_chip[left],
-                                 np.where(is_busy, load, 0.0), is_busy, is_last))]
+                                 np.where(is_busy, load, 0.0), is_busy, self.short_C[left], self.put_off_C[left]))]
         _, first = np.unique(self.layout_C[order], return_index=True)
         return [int(row) for row in order[np.sort(first)[:_WAVE]]]
 

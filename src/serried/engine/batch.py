@@ -96,7 +96,7 @@ class Engine:
         self.block = model.settings.block_tokens
         self.groups = [Group(BlockPool(model.kv_blocks, model.host_blocks), self.block) for _ in range(model.groups)]
         self.prefill_only, self.keep_spans = prefill_only, keep_spans
-        self.spans: list[tuple[int, int, int, int, int]] = []
+        self.spans: list[tuple[int, int, int, int, int, int]] = []
         self.next_ns, self.run = -1, 0    # run: counts runs, so that an end that was planned earlier is known as stale
         self.busy_ns = self.steps = self.tokens = self.outstanding = 0
         self.prefill_ns = self.brought_ns = 0   # of busy_ns: what prompts add to steps, and blocks brought up
@@ -159,7 +159,7 @@ class Engine:
         self.steps += steps
         if self.keep_spans:
             self.spans.append((self.number, self._began_ns, now_ns, sum(chunk for _, _, chunk in self._chunks),
-                               sum(group.decoding for group in self.groups)))
+                               sum(group.decoding for group in self.groups), steps))
         advances = self._is_decode or self.settings.mixed_steps
         for group in self.groups:
             if advances and group.decoding:

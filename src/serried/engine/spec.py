@@ -165,5 +165,5 @@ class SimulationLog:
     prefill_ns_E: Ints
     brought_ns_E: Ints
     end_ns: int = 0
-    spans: tuple[tuple[int, int, int, int, int], ...] = field(default=())
-    """(engine, start ns, end ns, prefill tokens, decoding sequences) of each run of steps, when asked for."""
+    spans: tuple[tuple[int, int, int, int, int, int], ...] = field(default=())
+    """(engine, start ns, end ns, prefill tokens, decoding sequences, steps) of each run of steps, when asked for."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 __all__ = ["Requests"]
 
+Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 

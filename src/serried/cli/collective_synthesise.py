@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 
@@ -13,7 +13,7 @@ from serried.cli.collective_files import WRITERS
 from serried.display.terminal import console, table
 from serried.errors import BadInput, nearest
 from serried.units import format_quantity, parse_quantity, significant
-from serried.weave import OPERATIONS, Operation, check, read_wires, stock_times_s, synthesise
+from serried.weave import OPERATIONS, check, read_wires, stock_times_s, synthesise
 from serried.weave.schedule_file import write_text
 
 __all__ = ["command"]
@@ -49,12 +49,11 @@ def command(
     payload_bytes, step_s = parse_quantity(size, "bytes", field="--bytes"), parse_quantity(step, "s", field="--step")
     if payload_bytes <= 0 or step_s < 0:
         raise BadInput(field="--bytes", value=size, expected="more than nothing", remedy="Write for example 64MiB.")
-    name = cast(Operation, wanted)
     begin_s = time.perf_counter()
-    made = synthesise(name, wires, payload_bytes, root=root, step_s=step_s, grain=chunks)
+    made = synthesise(wanted, wires, payload_bytes, root=root, step_s=step_s, grain=chunks)
     check(made.schedule)
     wall_s = time.perf_counter() - begin_s
-    stock = stock_times_s(name, wires, payload_bytes, tiers=groups, step_s=step_s, root=root)
+    stock = stock_times_s(wanted, wires, payload_bytes, tiers=groups, step_s=step_s, root=root)
     texts = [(out.with_name(out.name + WRITERS[form][0]), WRITERS[form][1](made.schedule)) for form in forms
              ] if out else []
     for path, text in texts:
@@ -63,8 +62,10 @@ def command(
         print(json.dumps({
             "schema": "serried/collective-synthesise/1", "operation": wanted, "fabric": wires.name,
             "rank_count": wires.endpoint_count, "payload_bytes": payload_bytes, "bound_s": made.bound_s,
-            "packed_s": made.packed_s, "chunked_s": made.chunked_s, "time_s": made.time_s, "tree_count": made.tree_count,
-            "chunk_count": made.schedule.chunk_count, "step_count": len(made.schedule.steps), "stock_s": stock,
+            "packed_s": made.packed_s, "chunked_s": made.chunked_s, "time_s": made.time_s,
+            "tree_count": made.tree_count, "chunk_count": made.schedule.chunk_count,
+            "step_count": len(made.schedule.steps),
+            "stock_s": stock,
             "written": [str(path) for path, _ in texts],
             "timing": {"items": wires.endpoint_count, "unit": "endpoints", "wall_s": wall_s}}))
         return

@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["COLUMNS", "evaluate", "machine_of", "predict", "refuse_impossible", "shown"]
 
-#: A first token under load depends on how arrivals bunch and on time outside the engine (tokenising, HTTP, streaming),
-#: which a closed loop does not know: it is right to a factor of three.
-FIRST_TOKEN_SPREAD = 2.0
 #: Benchmarks that hold a concurrency send about ten times as many requests, the first wave all at once.
 BENCHMARK_WAVES = 10.0
 #: What the request simulator reports; other metrics, and runs whose launches are known, are those of a static load.
@@ -60,24 +57,29 @@ def evaluate(frame: pl.DataFrame) -> CaseResults:
         split=[point.split for point in points], evidence_class=[kind for _, kind, _ in found],
         skipped=[reason for _, _, reason in found],
         groups={"chip": [point.chip for point in points], "model": [point.model for point in points],
-                "engine": [point.engine for point in points], "metric": [point.metric for point in points],
+                "engine": [point.engine for point in points], "kind": [kind_of(point.metric) for point in points],
+                "metric": [point.metric for point in points],
                 "format": [point.number_format for point in points], "source": [point.source for point in points],
                 "extra_spread": [f"{extra_spread(point):.6g}" for point in points]},
         fold=[f"{point.model}/{point.chip}" for point in points])
 
 
+def kind_of(metric: str) -> str:
+    """What spreads are told apart by: first tokens, later ones, or throughput."""
+    return next((kind for kind in ("ttft", "tpot", "throughput") if kind in metric), "")
+
+
 def extra_spread(point: Point) -> float:
     """What widens the interval of a point beyond its evidence class, as a fraction: estimated engines and memories of
-    the chip, and for a first token what the closed loop does not know."""
+    the chip."""
     if point.skipped is not None:
         return 0.0
     try:
         figures = read_chip(point.chip).figures
     except SerriedError:
         return 0.0
-    estimated = max((figure.spread for name, figure in figures.items()
-                     if name.startswith(("matrix_peak", "hbm_bandwidth"))), default=0.0)
-    return max(estimated, FIRST_TOKEN_SPREAD if point.metric.startswith("ttft") else 0.0)
+    return max((figure.spread for name, figure in figures.items()
+                if name.startswith(("matrix_peak", "hbm_bandwidth"))), default=0.0)
 
 
 def predict(point: Point, estimates: Estimates) -> tuple[float, str, str | None]:

@@ -43,16 +43,17 @@ def run_schedules(schedules: Sequence[Schedule], payload_bytes: int, *, python: 
                   library: bool = False) -> list[Outcome]:
     """Run schedules one after the other on the same processes. python: an interpreter with PyTorch.
 
-    namespaces: a network namespace per rank. meet: where ranks find each other, by default a file. library: after each
-    schedule, the library's own all-reduce of the same buffer as a further outcome.
+    namespaces: a network namespace per rank. meet: where ranks find each other, by default a file. library: at the end
+    the library's own all-reduce of the same buffer as a further outcome.
     Raises BadInput when a schedule is wrong, NoAnswer when a rank fails.
     """
     programs: list[list[dict[str, Any]]] = []
     for schedule in schedules:
         check(schedule)
         each = rank_programs(schedule, -(-payload_bytes // _ELEMENT_BYTES))
-        programs += [[program | {"library": False} for program in each]]
-        programs += [[program | {"library": True} for program in each]] if library else []
+        programs.append([program | {"library": False} for program in each])
+    if library:
+        programs.append([program | {"library": True} for program in programs[-1]])
     if subprocess.run([python, "-c", "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is None)"],
                       capture_output=True, check=False).returncode:
         raise BadInput(field="--python", value=python, expected="a Python that has PyTorch",

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["POLICIES", "Rules"]
+from serried.errors import BadInput, nearest
+
+__all__ = ["POLICIES", "Rules", "rules_named"]
 
 _HOUR_NS = 3_600_000_000_000
 
@@ -53,3 +55,11 @@ POLICIES: dict[str, Rules] = {
     "full": Rules(budget_chips=4096, defragments=True, spare_ratio=0.01),
 }
 
+
+def rules_named(name: str) -> Rules:
+    """A set of rules by its name; BadInput for one that is not known."""
+    if name not in POLICIES:
+        near = nearest(name, POLICIES, count=1)
+        raise BadInput(field="policy", value=name, expected=f"one of {', '.join(POLICIES)}",
+                       remedy=f"Perhaps {near[0]!r} is meant." if near else "Choose one of these.")
+    return POLICIES[name]

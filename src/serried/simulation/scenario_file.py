@@ -131,7 +131,8 @@ def _fleet(pools: Sequence[Mapping[str, Any]], names: Sequence[str], tenants: tu
         width, count = int(pool["node_chips"]), int(pool["count"])
         if count % width:
             raise BadInput(file=file, field=f"pool[{kind}].count", value=count,
-                           expected=f"whole nodes of {width} chips", remedy=f"Take {count // width * width} or {-(-count // width) * width}.")
+                           expected=f"whole nodes of {width} chips",
+                           remedy=f"Take {count // width * width} or {-(-count // width) * width}.")
         if pool["spine_nodes"] % pool["leaf_nodes"]:
             raise BadInput(file=file, field=f"pool[{kind}].spine_nodes", value=pool["spine_nodes"],
                            expected="whole leaf switches under each spine switch",

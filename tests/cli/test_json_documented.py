@@ -17,6 +17,8 @@ QUESTIONS = {
     "serried/plan-serving/1": "plan Qwen3-0.6B --fleet h100:1 --serve 64/16@2 --json",
     "serried/serve-simulate/1": "serve simulate Qwen3-0.6B --fleet h100:1 --poisson 5 --requests 20 --json",
     "serried/plan-traffic/1": "plan Qwen3-0.6B --fleet h100:2 --serve poisson:8:256/32 --first 60 --slo ttft=2s --json",
+    "serried/fleet-simulate/1": "fleet simulate examples/fleet-small.toml --days 0.1 --json",
+    "serried/fleet-compare/1": "fleet compare examples/fleet-small.toml --policy fair --days 0.1 --json",
     "serried/catalogue/1": "catalogue chips h100 --json",
     "serried/fleet-replay/1": "fleet replay --pods openb_pod_list_default.csv --load 0.02 --policy best-fit --json",
 }
@@ -36,7 +38,7 @@ def test_every_key_is_documented(schema, capsys):
     assert answer["schema"] == schema
     assert set(answer) - COMMON == _documented()[schema]
     assert set(answer["timing"]) == {"items", "unit", "wall_s"}
-    assert answer["timing"]["unit"] in {"layouts", "cases", "requests", "decisions", "endpoints"}
+    assert answer["timing"]["unit"] in {"layouts", "cases", "requests", "decisions", "endpoints", "events"}
 
 
 def test_an_error_is_documented_too(capsys):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from serried.errors import BadInput
 
-__all__ = ["COLUMNS", "read_nccl_tuner", "write_nccl_tuner"]
+__all__ = ["COLUMNS", "nccl_tuner_csv", "read_nccl_tuner", "write_nccl_tuner"]
 
 COLUMNS = ("collective_type", "min_bytes", "max_bytes", "algorithm", "protocol", "channels", "nNodes", "nRanks",
            "numPipeOps", "regBuff")
@@ -64,3 +65,29 @@ def _check(row: Mapping[str, str], where: str, file: str) -> None:
     if int(row["min_bytes"]) > int(row["max_bytes"]):
         raise BadInput(file=file, field=f"{where}, max_bytes", value=row["max_bytes"],
                        expected=f"min_bytes ({row['min_bytes']}) or more", remedy="Swap them.")
+
+
+#: Our words -> the plugin's; what a plugin cannot name is left to the library.
+_ALGORITHMS = {"ring": "ring", "tree": "tree", "switch": "nvls"}
+_COLLECTIVES = {"all_reduce": "allreduce", "all_gather": "allgather", "reduce_scatter": "reducescatter",
+                "broadcast": "broadcast"}
+
+
+def nccl_tuner_csv(operation: str, sizes_bytes: Sequence[float], algorithms: Sequence[str], protocols: Sequence[str], *,
+                   nodes: int, ranks: int) -> str:
+    """The choice by size, one line for each range that takes one algorithm.
+
+    A range begins at its size and ends before the next; channels and the rest are left to the library.
+    """
+    rows, start = [], 0
+    for row, (algorithm, protocol) in enumerate(zip(algorithms, protocols, strict=True)):
+        is_last = row == len(sizes_bytes) - 1
+        if not is_last and (algorithms[row + 1], protocols[row + 1]) == (algorithm, protocol):
+            continue
+        end = 2**63 - 1 if is_last else math.ceil(sizes_bytes[row + 1]) - 1
+        if algorithm in _ALGORITHMS and operation in _COLLECTIVES:
+            word = "nvls_tree" if algorithm == "switch" and nodes > 1 else _ALGORITHMS[algorithm]
+            rows.append({"collective_type": _COLLECTIVES[operation], "min_bytes": start, "max_bytes": end,
+                         "algorithm": word, "protocol": protocol, "nNodes": nodes, "nRanks": ranks})
+        start = end + 1
+    return write_nccl_tuner(rows)

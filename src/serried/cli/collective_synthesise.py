@@ -64,8 +64,8 @@ def command(
             "schema": "serried/collective-synthesise/1", "operation": wanted, "fabric": wires.name,
             "rank_count": wires.endpoint_count, "payload_bytes": payload_bytes, "bound_s": made.bound_s,
             "packed_s": made.packed_s, "chunked_s": made.chunked_s, "time_s": made.time_s,
-            "tree_count": made.tree_count, "chunk_count": made.schedule.chunk_count, "step_count": len(made.schedule.steps), "stock_s": stock,
-            "written": [str(path) for path, _ in texts],
+            "tree_count": made.tree_count, "chunk_count": made.schedule.chunk_count,
+            "step_count": len(made.schedule.steps), "stock_s": stock, "written": [str(path) for path, _ in texts],
             "timing": {"items": wires.endpoint_count, "unit": "endpoints", "wall_s": wall_s}}))
         return
     screen = console()

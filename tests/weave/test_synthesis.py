@@ -104,7 +104,7 @@ def test_the_same_seed_makes_the_same_schedule():
     assert (one.source_chunk_K == other.source_chunk_K).all()
 
 
-_EXPLICIT = 'kind = "explicit"\nnode = [{name = "a"}, {name = "b"}]\n'
+_EXPLICIT = 'schema = "serried/topology/1"\nkind = "explicit"\nnode = [{name = "a"}, {name = "b"}]\n'
 
 
 def test_wires_come_from_a_topology_file(tmp_path):
@@ -119,7 +119,7 @@ def test_wires_come_from_a_topology_file(tmp_path):
 
 @pytest.mark.parametrize("text", [
     _EXPLICIT, _EXPLICIT + '[[link]]\nfrom = "a"\nto = "c"\nbandwidth = "1 GB/s"\n',
-    _EXPLICIT + '[[link]]\nfrom = "a"\nto = "b"\none_way = true\nbandwidth = "1 GB/s"\n', 'kind = "explicit"\nnode = ['])
+    _EXPLICIT + '[[link]]\nfrom = "a"\nto = "b"\none_way = true\nbandwidth = "1 GB/s"\n', "node = ["])
 def test_bad_wires_are_refused(tmp_path, text):
     path = tmp_path / "wires.toml"
     path.write_text(text, encoding="utf-8")

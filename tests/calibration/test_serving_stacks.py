@@ -8,7 +8,7 @@ import pytest
 
 from serried.calibration.serving_stacks import believed, fit_serving_stacks, stack_file_text
 from serried.evidence.harness import MEASUREMENTS, read_cases
-from serried.evidence.serving import Point, points_of
+from serried.evidence.serving_points import Point, points_of
 from serried.software import read_stack
 
 

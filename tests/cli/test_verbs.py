@@ -200,7 +200,7 @@ def test_evidence_of_a_file(gemm_csv, tmp_path, capsys):
 
 def test_every_verb_has_help(capsys):
     for verb in VERBS:
-        assert main([verb, "--help"]) == 0
+        assert main([*verb.split(), "--help"]) == 0
         assert "--json" in capsys.readouterr().out
 
 

@@ -5,7 +5,8 @@ import polars as pl
 import pytest
 
 from serried.catalogue.entry import DATA
-from serried.evidence.serving import COLUMNS, evaluate, launch_note, points_of
+from serried.evidence.serving import evaluate
+from serried.evidence.serving_points import COLUMNS, launch_note, points_of
 
 SETTINGS = DATA / "measurements" / "serving" / "zhenwu_810e_measured.csv"
 ENGINES = DATA / "measurements" / "serving" / "inference_measured.csv"

@@ -6,7 +6,7 @@ import pytest
 
 from serried.errors import BadInput
 from serried.evidence.harness import MEASUREMENTS, read_cases
-from serried.evidence.serving import points_of
+from serried.evidence.serving_points import points_of
 from serried.evidence.serving_sources import read_serving_sources, serving_source
 
 

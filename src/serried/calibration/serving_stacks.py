@@ -29,7 +29,8 @@ from serried.calibration.stack import Belief, StackFit, fit_stack
 from serried.catalogue.entry import DATA
 from serried.errors import SerriedError
 from serried.evidence.harness import MEASUREMENTS, read_cases
-from serried.evidence.serving import METRICS, Point, machine_of, points_of, refuse_impossible
+from serried.evidence.serving import machine_of, refuse_impossible
+from serried.evidence.serving_points import METRICS, Point, points_of
 from serried.evidence.serving_sources import serving_source
 from serried.serving import Deployments, PhaseTimes, StaticTables, static_tables
 from serried.serving.static import closed_loop

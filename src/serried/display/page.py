@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import html
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from serried.display.spec import Bar, Section, Span, Stack
+from serried.display.fleet_pictures import lines_svg, tiles_svg
+from serried.display.spec import Bar, Curve, Section, Span, Stack
 from serried.errors import BadInput
 from serried.units import significant
 
@@ -64,6 +66,12 @@ def _section(section: Section) -> str:
         parts.append(_timeline(section.spans))
     if section.stacks:
         parts.append(_stacks(section.stacks))
+    if section.curves:
+        parts.append(_curves(section.curves, section.axes))
+    if section.tiles:
+        parts.append(tiles_svg(section.tiles))
+    if section.lines:
+        parts.append(lines_svg(section.lines, across=section.across))
     if section.rows:
         parts.append(_table(section.header, section.rows))
     return "\n".join(parts)
@@ -120,6 +128,43 @@ def _timeline(spans: Sequence[Span]) -> str:
     drawn.append(f'<text class="soft" x="{left}" y="{height + 14}">0</text><text class="soft" x="{right}" '
                  f'y="{height + 14}" text-anchor="end">{end_s * 1e3:,.4g} ms</text>')
     return f'<svg viewBox="0 0 1040 {height + 20}" role="img">{"".join(drawn)}</svg>{_legend(colours)}'
+
+
+def _curves(curves: Sequence[Curve], axes: tuple[str, str]) -> str:
+    """Lines over shared axes that begin at zero, with round marks."""
+    left, right, top, bottom = 80, 1010, 12, 270
+    reach = [max((max(column, default=0.0) for column in columns), default=0.0) or 1.0
+             for columns in ([curve.x for curve in curves], [curve.y for curve in curves])]
+    marks = [_marks(most) for most in reach]
+    reach = [max(most, listed[-1]) for most, listed in zip(reach, marks, strict=True)]
+    colours = _colours(curve.label for curve in curves)
+
+    def at(x: float, y: float) -> str:
+        return f"{left + (right - left) * x / reach[0]:.1f},{bottom - (bottom - top) * y / reach[1]:.1f}"
+
+    drawn = []
+    for mark in marks[1]:
+        y = bottom - (bottom - top) * mark / reach[1]
+        drawn.append(f'<line x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/><text class="soft" x="{left - 8}" '
+                     f'y="{y + 4:.1f}" text-anchor="end">{significant(mark)}</text>')
+    for mark in marks[0]:
+        x = left + (right - left) * mark / reach[0]
+        drawn.append(f'<text class="soft" x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{significant(mark)}'
+                     "</text>")
+    for curve in curves:
+        points = " ".join(at(x, y) for x, y in zip(curve.x, curve.y, strict=True))
+        drawn.append(f'<polyline points="{points}" fill="none" stroke="{colours[curve.label]}" stroke-width="2">'
+                     f"<title>{_safe(curve.label)}</title></polyline>")
+    drawn.append(f'<text class="soft" x="{right}" y="{bottom + 36}" text-anchor="end">{_safe(axes[0])}</text>'
+                 f'<text class="soft" x="{left}" y="{top - 2}" text-anchor="start">{_safe(axes[1])}</text>')
+    return f'<svg viewBox="0 -6 1040 {bottom + 50}" role="img">{"".join(drawn)}</svg>{_legend(colours)}'
+
+
+def _marks(most: float) -> list[float]:
+    """Four to eight round numbers from zero to at least `most`."""
+    step = 10.0 ** math.floor(math.log10(most / 4.0))
+    step *= next(factor for factor in (1, 2, 5, 10) if most / (step * factor) <= 8.0)
+    return [step * number for number in range(math.ceil(most / step) + 1)]
 
 
 def _stacks(stacks: Sequence[Stack]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Bar", "Section", "Span", "Stack"]
+__all__ = ["Bar", "Curve", "Line", "Section", "Span", "Stack", "Tiles"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +42,32 @@ class Stack:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """One line of a chart: points in order of x. Curves of a section share their axes."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tiles:
+    """Squares under one label: how full each is, and how much of the time it was down, 0 to 1."""
+
+    label: str
+    values: Sequence[float]
+    down: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """Shares, 0 to 1, at even steps of time."""
+
+    label: str
+    shares: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
     """One part of a page: a heading, a sentence, and a picture or a table (rows of text)."""
 
@@ -52,5 +78,10 @@ class Section:
     less_is_better: bool | None = False
     spans: Sequence[Span] = ()
     stacks: Sequence[Stack] = ()
+    curves: Sequence[Curve] = ()
+    axes: tuple[str, str] = ("", "")
+    tiles: Sequence[Tiles] = ()
+    lines: Sequence[Line] = ()
+    across: str = ""
     header: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()

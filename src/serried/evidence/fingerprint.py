@@ -13,7 +13,7 @@ __all__ = ["fingerprint"]
 _PACKAGE = DATA.parent
 #: The rooms whose code decides a prediction, an interval or a figure.
 _ROOMS = ("catalogue", "units.py", "silicon", "workload", "software", "compiler", "fabric", "planner", "serving",
-          "evidence")
+          "fleet", "evidence")
 #: Data that no prediction reads.
 _UNREAD = {"emit", "prices"}
 

@@ -94,13 +94,15 @@ def interval(area: str, evidence_class: str, kind: str = "", *, extra: Sequence[
 def kinds_of(results: CaseResults) -> Sequence[str]:
     """What residuals are told apart by: the reader's own `kind`, with the operator, operation or format it names."""
     named = [results.groups[name] for name in ("operator", "operation", "kernel", "kind", "format")
-             if name in results.groups and not (name == "format" and results.area == "training")]
+             if name in results.groups and not (name == "format" and results.area in ("training", "serving"))]
     return ["/".join(word for word in words if word) for words in zip(*named, strict=True)] if named \
         else [""] * len(results.ids)
 
 
 def with_intervals(results: CaseResults) -> CaseResults:
-    """The same cases with `low` and `high` in their own units, around every prediction."""
+    """The same cases with `low` and `high` in their own units, around every prediction; a reader's own are kept."""
+    if len(results.low):
+        return results
     kinds = kinds_of(results)
     extras = results.groups.get("extra_spread", [""] * len(results.ids))
     widths = np.array([half_width(results.area, evidence_class, kind, extra=[float(extra)] if extra else ())

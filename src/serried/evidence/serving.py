@@ -6,84 +6,44 @@ Axes: C = case. A row of a file is one or more cases (a time to first token and 
 from __future__ import annotations
 
 import functools
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from serried.compiler import ENGINE_FORMAT
+from serried.engine import Cluster
 from serried.errors import SerriedError
-from serried.evidence.cells import Cells, Unusable
-from serried.evidence.serving_sources import ServingSource, serving_source
+from serried.evidence.serving_points import COLUMNS, METRICS, Point, points_of
+from serried.evidence.serving_runs import Benchmark, play
 from serried.evidence.spec import CaseResults
 from serried.fabric import Pool, read_fabric
 from serried.planner.spec import Machine
-from serried.serving import Deployments, ServingEstimate, deployment, serving_machine
+from serried.serving import serving_machine
+from serried.serving.cluster import PoolPlan, cluster_of
 from serried.serving.peak import refuse_above_peak
-from serried.serving.static import LaunchNote, Loop, estimate_noted
+from serried.serving.profile import EngineProfile, find_engine
+from serried.serving.spec import ServingEstimate
+from serried.serving.static import Loop, estimate_noted
 from serried.silicon import read_chip
 from serried.software import perfect_stack, stack_for
-from serried.workload import Model, read_model
-from serried.workload.spec import Floats, Serving
+from serried.workload.spec import Floats
 
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["COLUMNS", "METRICS", "Point", "evaluate", "launch_note", "points_of", "refuse_impossible", "shown"]
+__all__ = ["COLUMNS", "evaluate", "machine_of", "predict", "refuse_impossible", "shown"]
 
-COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "settings": ("id", "chip", "n_chips", "model", "dtype", "engine", "setting", "input_len", "output_len",
-                 "concurrency", "metric", "value", "unit"),
-    "engine points": ("id", "backend", "model_path", "system", "mode", "isl", "osl", "batch_size", "tp_size",
-                      "silicon_ttft_ms", "silicon_tpot_ms"),
-    "published": ("id", "source", "model", "chip", "n_chips", "tp", "dtype_weights", "mode", "input_len", "output_len",
-                  "concurrency_or_batch", "ttft_ms", "tpot_ms", "throughput_tok_s_per_chip"),
-}
-
-_RECIPES = {"": "bf16", "bf16": "bf16", "bfloat16": "bf16", "fp16": "fp16", "half": "fp16", "fp8": "fp8",
-            "fp8block": "fp8-block", "nvfp4": "nvfp4", "fp4": "nvfp4", "mxfp4": "nvfp4", "int8": "int8",
-            "int8w8a8": "int8", "w8a8int8": "int8"}
-#: Metric to the attribute of the estimate and the factor to the unit in which it is shown. A tail of the first token
-#: is that of requests that arrive together; the median step between tokens is one that no prefill interrupts.
-METRICS: Mapping[str, tuple[str, float]] = {
-    "output_throughput": ("output_tokens_per_s", 1.0),
-    "output_throughput_per_chip": ("output_tokens_per_s_per_chip", 1.0),
-    "ttft": ("ttft_s", 1e3), "ttft_mean": ("ttft_s", 1e3), "ttft_p50": ("ttft_s", 1e3),
-    "ttft_p99": ("ttft_burst_s", 1e3),
-    "tpot": ("tpot_s", 1e3), "tpot_mean": ("tpot_s", 1e3), "tpot_p50": ("decode_step_s", 1e3),
-    "prefill_latency": ("prefill_s", 1e3), "decode_latency": ("decode_step_s", 1e3),
-}
-#: A first token under load depends on how arrivals bunch and on time outside the engine (tokenising, HTTP, streaming),
-#: which a closed loop does not know: it is right to a factor of three.
-FIRST_TOKEN_SPREAD = 2.0
 #: Benchmarks that hold a concurrency send about ten times as many requests, the first wave all at once.
 BENCHMARK_WAVES = 10.0
+#: What the request simulator reports; other metrics, and runs whose launches are known, are those of a static load.
+_PLAYED = {"ttft": ("ttft", 1e3), "ttft_mean": ("ttft", 1e3), "tpot": ("tpot", 1e3), "tpot_mean": ("tpot", 1e3),
+           "output_throughput_per_chip": ("output_throughput_per_chip", 1.0)}
 
-
-#: What was estimated already, by chip, engine, job, deployment and what is known of launches.
-Estimates = dict[tuple[object, ...], ServingEstimate]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
-    """One measured figure with the job and deployment it was measured on; `skipped` says why it cannot be predicted."""
-
-    id: str
-    chip: str = ""
-    model: str = ""
-    engine: str = ""
-    metric: str = ""
-    measured: float = float("nan")
-    unit: str = ""
-    number_format: str = ""
-    split: str = "validate"
-    source: str = ""
-    job: Serving | None = None
-    layout: Deployments | None = None
-    note: LaunchNote | None = None
-    skipped: str | None = None
+#: What was estimated already, by chip, engine, job, deployments, recipe and what is known of launches: several figures
+#: are measured on one run.
+Estimates = dict[tuple[object, ...], ServingEstimate | Mapping[str, float] | Cluster]
 
 
 def evaluate(frame: pl.DataFrame) -> CaseResults:
@@ -97,50 +57,93 @@ def evaluate(frame: pl.DataFrame) -> CaseResults:
         split=[point.split for point in points], evidence_class=[kind for _, kind, _ in found],
         skipped=[reason for _, _, reason in found],
         groups={"chip": [point.chip for point in points], "model": [point.model for point in points],
-                "engine": [point.engine for point in points], "metric": [point.metric for point in points],
+                "engine": [point.engine for point in points], "kind": [kind_of(point.metric) for point in points],
+                "metric": [point.metric for point in points],
                 "format": [point.number_format for point in points], "source": [point.source for point in points],
                 "extra_spread": [f"{extra_spread(point):.6g}" for point in points]},
         fold=[f"{point.model}/{point.chip}" for point in points])
 
 
-def points_of(frame: pl.DataFrame) -> list[Point]:
-    """Every measured figure of a serving cases file, in order."""
-    kind = next(name for name, columns in COLUMNS.items() if set(columns) <= set(frame.columns))
-    return [point for row in frame.iter_rows(named=True) for point in _READ[kind](Cells(row))]
+def kind_of(metric: str) -> str:
+    """What spreads are told apart by: first tokens, later ones, or throughput."""
+    return next((kind for kind in ("ttft", "tpot", "throughput") if kind in metric), "")
 
 
 def extra_spread(point: Point) -> float:
     """What widens the interval of a point beyond its evidence class, as a fraction: estimated engines and memories of
-    the chip, and for a first token what the closed loop does not know."""
+    the chip."""
     if point.skipped is not None:
         return 0.0
     try:
         figures = read_chip(point.chip).figures
     except SerriedError:
         return 0.0
-    estimated = max((figure.spread for name, figure in figures.items()
-                     if name.startswith(("matrix_peak", "hbm_bandwidth"))), default=0.0)
-    return max(estimated, FIRST_TOKEN_SPREAD if point.metric.startswith("ttft") else 0.0)
+    return max((figure.spread for name, figure in figures.items()
+                if name.startswith(("matrix_peak", "hbm_bandwidth"))), default=0.0)
 
 
 def predict(point: Point, estimates: Estimates) -> tuple[float, str, str | None]:
-    """(predicted in the point's unit, evidence class, reason when skipped); `estimates` holds what was asked before,
-    for several figures are measured on one run."""
+    """(predicted in the point's unit, evidence class, reason when skipped)."""
     if point.skipped is not None or point.job is None or point.layout is None:
         return float("nan"), "data sheet only", point.skipped
-    attribute, factor = METRICS[point.metric]
     try:
         machine = machine_of(point.chip, int(point.layout.chip_count[0]), point.engine)
         refuse_impossible(point, machine)
-        key = (point.chip, point.engine, point.job, tuple(point.layout.row(0).values()), point.note)
-        if key not in estimates:
-            estimates[key] = estimate_noted(point.job, machine, point.layout, point.note)
-        estimate = estimates[key]
+        profile = find_engine(point.engine) if point.note is None and point.metric in _PLAYED else None
+        value = _static(point, machine, estimates) if profile is None else _played(point, profile, estimates)
     except SerriedError as error:
         return float("nan"), "data sheet only", str(error)
-    if not estimate.fits[0]:
+    if not np.isfinite(value):
         return float("nan"), machine.profile.evidence_class, "no request fits the memory as modelled"
-    return float(np.ravel(shown(estimate, attribute))[0]) * factor, machine.profile.evidence_class, None
+    return value, machine.profile.evidence_class, None
+
+
+def _pools(point: Point) -> tuple[object, ...]:
+    return tuple(tuple(pool.row(0).values()) for pool in (point.layout, point.prefill) if pool is not None)
+
+
+def _key(point: Point) -> tuple[object, ...]:
+    return point.chip, point.engine, point.job, _pools(point), point.recipe, point.note
+
+
+def _played(point: Point, profile: EngineProfile, estimates: Estimates) -> float:
+    """One figure of a run of the request simulator, in the unit of the point."""
+    assert point.job is not None
+    assert point.layout is not None
+    key = ("played", *_key(point))
+    if key not in estimates:
+        recipe = point.recipe
+        tuned = profile.with_settings(**recipe.settings(point.job, int(point.layout.attention_dp[0])))
+        if recipe.memory_fraction:
+            tuned = replace(tuned, memory_fraction=recipe.memory_fraction)
+        serve, prefill = (None if row is None else PoolPlan(
+            machine=machine_of(point.chip, int(row.chip_count[0]), point.engine), row=row, profile=tuned)
+            for row in (point.layout, point.prefill))
+        assert serve is not None
+        shape = ("cluster", point.model, point.chip, point.engine, _pools(point), tuned.settings, tuned.memory_fraction)
+        if shape not in estimates:   # loads of one deployment differ, its step times do not
+            estimates[shape] = cluster_of(point.job.model, serve, prefill)
+        cluster = estimates[shape]
+        assert isinstance(cluster, Cluster)
+        estimates[key] = play(point.job, Benchmark(shortest=recipe.shortest_ratio, waves=recipe.waves), cluster, serve,
+                              prefill)
+    found = estimates[key]
+    assert isinstance(found, Mapping)
+    name, factor = _PLAYED[point.metric]
+    return found[name] * factor
+
+
+def _static(point: Point, machine: Machine, estimates: Estimates) -> float:
+    """One figure of a steady load by formulas, in the unit of the point; NaN when no request fits."""
+    assert point.job is not None
+    assert point.layout is not None
+    attribute, factor = METRICS[point.metric]
+    key = _key(point)
+    if key not in estimates:
+        estimates[key] = estimate_noted(point.job, machine, point.layout, point.note)
+    found = estimates[key]
+    assert isinstance(found, ServingEstimate)
+    return float(np.ravel(shown(found, attribute))[0]) * factor if found.fits[0] else float("nan")
 
 
 def refuse_impossible(point: Point, machine: Machine) -> None:
@@ -176,152 +179,3 @@ def machine_of(chip_name: str, chip_count: int, engine: str) -> Machine:
     chip = read_chip(chip_name)
     return serving_machine(Pool(chip=chip, fabric=read_fabric(chip.fabric), chip_count=chip_count),
                            stack_for(chip.family, "serving", engine) if engine else perfect_stack())
-
-
-@functools.cache
-def _model(name: str) -> Model:
-    return read_model(name)
-
-
-def _settings(cells: Cells) -> list[Point]:
-    metric = cells["metric"]
-    base = Point(id=cells["id"], chip=cells["chip"], model=cells["model"], engine=cells["engine"], metric=metric,
-                 unit=cells["unit"], source=cells["source"], number_format=cells["dtype"])
-    return [_guarded(base, lambda: _settings_point(cells, base))]
-
-
-def _settings_point(cells: Cells, base: Point) -> Point:
-    base = replace(base, measured=_need(cells, "value"))
-    if base.metric not in METRICS:
-        raise Unusable(f"{base.metric} is not a figure of serving a language model")
-    note = launch_note(cells["setting"])
-    job = Serving(model=_model(base.model), input_tokens=int(_need(cells, "input_len")),
-                  output_tokens=int(cells.whole("output_len", zero=True) or 0),
-                  concurrency=cells.whole("concurrency") or 1)
-    count, number_format = cells.whole("n_chips") or 1, _recipe(base.number_format)
-    layout = deployment(tp=count, weight_format=number_format, captured=not (note and note.eager))
-    return replace(base, job=job, layout=layout, note=note, number_format=number_format)
-
-
-def launch_note(text: str) -> LaunchNote | None:
-    """What a description says of fusion and launches: "unfused eager, 1985 kernels per token"; None when nothing."""
-    kernels = re.search(r"(\d[\d,]*)\s+(?:device\s+)?kernels", text)
-    captured = re.search(r"graph|captur", text) is not None
-    if kernels is None and not captured:
-        return None
-    unfused = re.search(r"\bunfused\b", text) is not None
-    return LaunchNote(kernels=float(kernels.group(1).replace(",", "")) if kernels else 0.0, eager=not captured,
-                      fused=None if not re.search(r"fused", text) else not unfused)
-
-
-def _engine_points(cells: Cells) -> list[Point]:
-    engine = " ".join(part for part in (cells["backend"], cells["backend_version"]) if part)
-    base = Point(id=cells["id"], chip=cells["system"], model=cells["model_path"], engine=engine, unit="ms",
-                 number_format=cells["gemm_quant_mode"] or cells["precision"],
-                 source=cells["silicon_data_source"].split(";")[0].split("/")[0])
-    return [_guarded(replace(base, id=f"{base.id}:{metric}", metric=metric),
-                     functools.partial(_engine_point, cells, replace(base, id=f"{base.id}:{metric}", metric=metric)))
-            for metric in ("ttft", "tpot")]
-
-
-def _engine_point(cells: Cells, base: Point) -> Point:
-    base = replace(base, measured=_need(cells, f"silicon_{base.metric}_ms"))
-    if cells["mode"] != "agg":
-        raise Unusable("prefill and decode on separate chips: not one closed loop on one engine")
-    found = re.search(r"silicon_concurrency=(\d+)", cells["silicon_data_source"])
-    concurrency = int(found.group(1)) if found else cells.whole("batch_size")
-    if concurrency is None:
-        raise Unusable("batch_size is blank: the load is unknown")
-    groups = cells.whole("attention_dp_size", zero=True) or 1
-    experts = cells.whole("moe_ep_size", zero=True) or 1
-    world = max(cells.whole("tp_size") or 1, (cells.whole("moe_tp_size", zero=True) or 1) * experts)
-    if world % groups or world % experts:
-        raise Unusable(f"attention_dp_size = {groups} and moe_ep_size = {experts} do not divide {world} chips")
-    number_format = _recipe(base.number_format)
-    job = Serving(model=_model(base.model), input_tokens=int(_need(cells, "isl")),
-                  output_tokens=int(_need(cells, "osl")), concurrency=concurrency)
-    layout = deployment(tp=world // groups, attention_dp=groups, pp=cells.whole("pp_size") or 1,
-                        ep=_expert_degree(job.model, experts, world, groups), weight_format=number_format)
-    return replace(base, job=job, layout=layout, number_format=number_format)
-
-
-def _expert_degree(model: Model, printed: int, world: int, groups: int) -> int:
-    """The printed degree where the model has experts; groups that hold their own requests share experts."""
-    if not any(block.mlp and block.mlp.experts for block in model.blocks):
-        return 1
-    return world if groups > 1 and printed <= 1 else printed
-
-
-def _published(cells: Cells) -> list[Point]:
-    metrics = [("output_throughput_per_chip", "throughput_tok_s_per_chip", "tokens/s"), ("ttft", "ttft_ms", "ms"),
-               ("tpot", "tpot_ms", "ms")]
-    base = Point(id=cells["id"], chip=cells["chip"], model=cells["model"], engine=cells["engine_version"],
-                 source=cells["source"], number_format=cells["dtype_weights"],
-                 split="calibrate" if cells["split"].startswith("calib") else "validate")
-    points = [replace(base, id=f"{base.id}:{metric}", metric=metric, unit=unit)
-              for metric, column, unit in metrics if cells.printed(column)]
-    columns = {metric: column for metric, column, _ in metrics}
-    return [_guarded(point, functools.partial(_published_point, cells, point, columns[point.metric]))
-            for point in points]
-
-
-def _published_point(cells: Cells, base: Point, column: str) -> Point:
-    base = replace(base, measured=_need(cells, column))
-    if cells["mode"] != "agg":
-        raise Unusable("prefill and decode on separate chips: not one closed loop on one engine")
-    if base.metric.startswith("output") and cells["throughput_kind"] not in ("", "output"):
-        raise Unusable(f"throughput counts {cells['throughput_kind']} tokens")
-    source = serving_source(base.source)
-    if source.unusable:
-        raise Unusable(source.unusable)
-    tokens_in, tokens_out = int(_need(cells, "input_len")), int(_need(cells, "output_len"))
-    load, queued = cells["concurrency_or_batch"], cells["concurrency_or_batch"].startswith("max (offline")
-    if not queued and not re.fullmatch(r"\d+", load):
-        raise Unusable(f"load is {load!r}: no fixed number of requests in flight")
-    requests = source.requests_of(tokens_in, tokens_out) if queued else int(load)
-    if not requests:
-        raise Unusable(f"load is {load!r}, and the source does not say how many requests {tokens_in}/{tokens_out} are")
-    printed = base.number_format or source.weight_formats.get(base.model, "")
-    if not printed:
-        raise Unusable("dtype_weights is blank: the number format is unknown")
-    job = Serving(model=_model(base.model), input_tokens=tokens_in, output_tokens=tokens_out, concurrency=requests,
-                  queued=queued)
-    return replace(base, job=job, layout=_published_layout(cells, job.model, source, _recipe(printed)),
-                   number_format=_recipe(printed))
-
-
-def _published_layout(cells: Cells, model: Model, source: ServingSource, number_format: str) -> Deployments:
-    has_experts = any(block.mlp and block.mlp.experts for block in model.blocks)
-    world = cells.whole("tp") or cells.whole("n_chips") or 1
-    groups = cells.whole("dp") or (world if has_experts and source.attention_groups else 1)
-    cache = "fp8" if "8" in (cells["dtype_kv"] or source.cache_format) else "bf16"
-    if world % groups:
-        raise Unusable(f"dp = {groups} does not divide {world} chips")
-    return deployment(tp=world // groups, attention_dp=groups, pp=cells.whole("pp") or 1, cache_format=cache,
-                      weight_format=number_format, max_batch=source.max_batch * groups,
-                      ep=_expert_degree(model, cells.whole("ep") or 1, world, groups))
-
-
-def _recipe(text: str) -> str:
-    folded = "".join(letter for letter in text.casefold() if letter.isalnum())
-    if folded not in _RECIPES:
-        raise Unusable(f"number format {text!r} is not one that is modelled")
-    return _RECIPES[folded]
-
-
-def _need(cells: Cells, column: str) -> float:
-    value = cells.number(column)
-    if value is None:
-        raise Unusable(f"{column} is blank")
-    return value
-
-
-def _guarded(base: Point, read: Callable[[], Point]) -> Point:
-    try:
-        return read()
-    except (Unusable, SerriedError) as error:
-        return replace(base, skipped=str(error))
-
-
-_READ: Mapping[str, Callable[[Cells], Sequence[Point]]] = {
-    "settings": _settings, "engine points": _engine_points, "published": _published}

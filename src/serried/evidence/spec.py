@@ -24,12 +24,12 @@ EVIDENCE_CLASSES: tuple[EvidenceClass, ...] = ("kernel-calibrated chip", "same f
 class CaseResults:
     """Predicted beside measured, as columns over C; what the reader of every area returns.
 
-    area: "kernels" | "collectives" | "training" | "serving". groups: column name to one label per case (chip, source,
-    operator, library, format, framework, ...): the page breaks down by these.
+    area: "kernels" | "collectives" | "training" | "serving" | "fleet". groups: column name to one label per case (chip,
+    source, operator, library, format, framework, ...): the page breaks down by these.
     predicted, measured: in `units`; NaN predicted when `skipped` gives a reason.
     split: "calibrate" or "validate" per case; parameters were fitted on calibrate rows only.
     fold: label of what generalisation is judged over (a source, a model, an (n, k) pair), for cross-validated spreads.
-    low, high: 80 % interval, filled in by `intervals`; NaN until then.
+    low, high: 80 % interval; empty where `intervals` is to fill it in from residuals.
     """
 
     area: str

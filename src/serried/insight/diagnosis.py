@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serried.errors import NoAnswer, SerriedError
-from serried.evidence.serving import METRICS, shown
+from serried.evidence.serving import shown
+from serried.evidence.serving_points import METRICS
 from serried.insight.serving_gap import ServingContest
 from serried.insight.spec import Diagnosis, Explanation, MeasuredPoint
 from serried.insight.training_gap import TrainingContest, default_layout, taken, with_format

@@ -15,8 +15,8 @@ from serried.errors import BadInput
 from serried.evidence.assumptions import read_assumptions
 from serried.evidence.runs import COLUMNS as RUN_COLUMNS
 from serried.evidence.runs import Run, run_of_row
-from serried.evidence.serving import COLUMNS as POINT_COLUMNS
-from serried.evidence.serving import points_of
+from serried.evidence.serving_points import COLUMNS as POINT_COLUMNS
+from serried.evidence.serving_points import points_of
 from serried.insight.spec import MeasuredPoint
 from serried.planner import Layouts, Machine, layouts_of
 from serried.serving.peak import refuse_above_peak

@@ -15,7 +15,8 @@ from serried.serving.spec import CACHE_FORMATS, Deployments
 from serried.workload import parameters
 from serried.workload.spec import Block, Floats, Model, Serving
 
-__all__ = ["PREFILL_BUDGET_TOKENS", "USABLE_FRACTION", "cache_bytes_per_request", "largest_batch", "serving_memory",
+__all__ = ["PREFILL_BUDGET_TOKENS", "USABLE_FRACTION", "activation_bytes", "cache_bytes", "cache_bytes_per_request",
+           "largest_batch", "serving_memory",
            "weight_bytes"]
 
 #: Share of HBM that engines use by default; the rest is left to the runtime, graphs and fragmentation.
@@ -44,12 +45,16 @@ def weight_bytes(model: Model, rows: Deployments) -> Floats:
 
 
 def cache_bytes_per_request(job: Serving, rows: Deployments) -> Floats:
-    """Bytes that one request's cache takes on one chip of its group when its context is full.
+    """Bytes that one request's cache takes on one chip of its group when its context is full."""
+    return cache_bytes(job.model, rows, float(job.input_tokens + job.output_tokens))
+
+
+def cache_bytes(model: Model, rows: Deployments, tokens: float) -> Floats:
+    """Bytes on one chip of its group of the cache of one request with a context of so many tokens.
 
     Key-value heads are cut over tp until one is left; a latent (MLA) cache is held whole by every chip. A window bounds
     the context; a linear mixer holds a state instead.
     """
-    model, tokens = job.model, float(job.input_tokens + job.output_tokens)
     element = np.array(list(CACHE_FORMATS.values()))[rows.cache_format]
     total = np.zeros(len(rows))
     for block in model.blocks:
@@ -73,12 +78,13 @@ def _block_cache_bytes(block: Block, tokens: float, element_bytes: Floats, tp: F
     return np.asarray(held * heads_here * (spec.head_dim + spec.value_head_dim) * element_bytes)
 
 
-def activation_bytes(model: Model, rows: Deployments) -> Floats:
+def activation_bytes(model: Model, rows: Deployments, budget_tokens: int = PREFILL_BUDGET_TOKENS,
+                     sequences: int = 512) -> Floats:
     """Bytes of the largest working set: one prefill step of the token budget, and the logits of a decode batch."""
     widest = max([model.hidden] + [max(block.mlp.width, block.mlp.shared_width) for block in model.blocks if block.mlp])
     routed = max([block.mlp.experts_per_token for block in model.blocks if block.mlp] + [1])
-    working = PREFILL_BUDGET_TOKENS * (4.0 * model.hidden + 3.0 * max(1, routed) * widest / rows.tp) * 2.0
-    logits = 512 * model.vocab / rows.tp * 4.0
+    working = budget_tokens * (4.0 * model.hidden + 3.0 * max(1, routed) * widest / rows.tp) * 2.0
+    logits = sequences * model.vocab / rows.tp * 4.0
     return np.asarray(working + logits)
 
 

@@ -22,8 +22,8 @@ from serried.serving.spec import SERVING_TIME_CAUSES, Deployments, ServingEstima
 from serried.serving.tables import PhaseTimes, StaticTables, static_tables
 from serried.workload.spec import Floats, Serving
 
-__all__ = ["LaunchNote", "Loop", "assemble", "closed_loop", "estimate_noted", "estimate_static", "step_time_s",
-           "with_kernels"]
+__all__ = ["LaunchNote", "Loop", "assemble", "closed_loop", "device_causes_s", "estimate_noted", "estimate_static",
+           "step_time_s", "with_kernels"]
 
 StackValues = Mapping[str, float | Floats]
 
@@ -103,19 +103,24 @@ def step_time_s(phase: PhaseTimes, stack: StackValues, *, captured: NDArray[np.b
     of a prefill can hide behind its own products; that of a decode step cannot, for its products wait for it. A
     cast is fused into what stands before it as other elementwise work is.
     """
-    exposed = 1.0 if decode else 1.0 - stack["tensor_overlap"]
-    wire = exposed / stack["collective_rate_ratio"]
-    causes = {"gemm": phase.gemm_s / stack["gemm_rate_ratio"],
-              "attention": phase.attention_s / stack["attention_rate_ratio"],
-              "memory_bound": phase.memory_bound_s + phase.fusible_s * stack["unfused_fraction"],
-              "quantise": phase.quantise_s * np.minimum(stack["unfused_fraction"], 1.0),
-              "tensor_exposed": phase.tensor_s * wire,
-              "expert_exposed": phase.expert_s * wire,
-              "pipeline_exposed": phase.pipeline_s / stack["collective_rate_ratio"]}
+    causes = device_causes_s(phase, stack, decode=decode)
     device_s = sum(causes.values(), start=np.zeros(1))
     launches = np.where(captured, 1.0, phase.kernels + phase.fusible_kernels * stack["unfused_fraction"])
     waiting_s = np.maximum(launches * stack["host_s_per_operator"] - device_s, 0.0)
     return causes | {"host": waiting_s + stack.get("host_s_per_step", 0.0)}
+
+
+def device_causes_s(phase: PhaseTimes, stack: StackValues, *, decode: bool | NDArray[np.bool_]) -> dict[str, Floats]:
+    """What a pass takes on the device by cause, s, launches and host left out."""
+    exposed = np.where(decode, 1.0, 1.0 - stack["tensor_overlap"])
+    wire = exposed / stack["collective_rate_ratio"]
+    return {"gemm": phase.gemm_s / stack["gemm_rate_ratio"],
+            "attention": phase.attention_s / stack["attention_rate_ratio"],
+            "memory_bound": phase.memory_bound_s + phase.fusible_s * stack["unfused_fraction"],
+            "quantise": phase.quantise_s * np.minimum(stack["unfused_fraction"], 1.0),
+            "tensor_exposed": phase.tensor_s * wire,
+            "expert_exposed": phase.expert_s * wire,
+            "pipeline_exposed": phase.pipeline_s / stack["collective_rate_ratio"]}
 
 
 def closed_loop(job: Serving, deployments: Deployments, tables: StaticTables, stack: StackValues) -> Loop:

@@ -31,7 +31,7 @@ from serried.workload.spec import (
     Shards,
 )
 
-__all__ = ["PhaseTimes", "StaticTables", "packed_requests", "replica_requests", "static_tables"]
+__all__ = ["PhaseTimes", "StageTiming", "StaticTables", "packed_requests", "replica_requests", "static_tables"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,30 +134,53 @@ def _phase(job: Serving, machine: Machine, rows: Deployments, *, sequences: Floa
     columns = {column.name: np.empty(len(distinct)) for column in fields(PhaseTimes)}
     for weight_code, cache_code in np.unique(distinct[:, 4:6], axis=0):
         chosen = np.flatnonzero((distinct[:, 4] == weight_code) & (distinct[:, 5] == cache_code))
-        timed = _Timing(machine, FORMATS[int(weight_code)], tuple(CACHE_FORMATS)[int(cache_code)],
-                        distinct[chosen]).stage(job, query_tokens, context_tokens, decode)
+        tp, ep, attention_dp, pp, *_, running = distinct[chosen].T
+        timed = StageTiming(machine, FORMATS[int(weight_code)], tuple(CACHE_FORMATS)[int(cache_code)], tp=tp, ep=ep,
+                            attention_dp=attention_dp).stage(job, running, query_tokens, context_tokens, pp, decode)
         for name, column in columns.items():
             column[chosen] = getattr(timed, name)
     return PhaseTimes(**columns).take(where)
 
 
-class _Timing:
-    """Times the operators of one stage for shapes that share their number formats."""
+class StageTiming:
+    """Times operators of one stage and adds them up by what a stack scales; columns over S, one entry per shape.
 
-    def __init__(self, machine: Machine, weight_format: str, cache_format: str, keys: Floats) -> None:
+    tp, ep, attention_dp: degrees by shape.
+    """
+
+    def __init__(self, machine: Machine, weight_format: str, cache_format: str, *, tp: Floats, ep: Floats,
+                 attention_dp: Floats) -> None:
         self.machine, self.weight_format, self.cache_format = machine, weight_format, cache_format
-        self.tp, self.ep, self.attention_dp, self.pp, self.sequences = keys[:, [0, 1, 2, 3, 6]].T
+        self.tp, self.ep, self.attention_dp = tp, ep, attention_dp
         self.base_format = "bf16" if "bf16" in machine.chip.number_formats else "fp16"
         self.native = ENGINE_FORMAT[weight_format] in machine.chip.number_formats
-        self.columns = {column.name: np.zeros(len(keys)) for column in fields(PhaseTimes)}
+        self.columns = {column.name: np.zeros(len(tp)) for column in fields(PhaseTimes)}
 
-    def stage(self, job: Serving, query_tokens: float, context_tokens: float, decode: bool) -> PhaseTimes:
+    def shards(self, sequences: Floats, query_tokens: Floats, context_tokens: Floats) -> Shards:
+        """The share of one chip when so many sequences run."""
         ones = np.ones(len(self.tp))
-        shards = Shards(sequences=self.sequences, query_tokens=query_tokens * ones,
-                        context_tokens=context_tokens * ones, tensor=self.tp, context=ones, expert=self.ep,
-                        expert_tensor=self.tp * self.attention_dp / self.ep,
-                        sequence_parallel=np.zeros(len(ones), dtype=bool))
-        per_stage = np.ceil(job.model.layer_count / self.pp) / job.model.layer_count
+        return Shards(sequences=sequences * ones, query_tokens=query_tokens * ones,
+                      context_tokens=context_tokens * ones, tensor=self.tp, context=ones, expert=self.ep,
+                      expert_tensor=self.tp * self.attention_dp / self.ep,
+                      sequence_parallel=np.zeros(len(ones), dtype=bool))
+
+    def times(self) -> PhaseTimes:
+        """What was added so far."""
+        return PhaseTimes(**self.columns)
+
+    def send(self, hidden_bytes: Floats, pp: Floats) -> None:
+        """Add the way of activations to the next stage."""
+        ones = np.ones(len(self.tp))
+        hop = collective_time_s("send", hidden_bytes * ones, 2.0 * ones, self.tp * self.attention_dp,
+                                fabric=self.machine.fabric)
+        self.columns["pipeline_s"] += np.where(pp > 1, hop, 0.0)
+
+    def stage(self, job: Serving, sequences: Floats, query_tokens: float, context_tokens: float, pp: Floats,
+              decode: bool) -> PhaseTimes:
+        """One pass of the fullest stage: its blocks, the embedding, logits of the last token, the way on."""
+        ones = np.ones(len(self.tp))
+        shards = self.shards(sequences, query_tokens * ones, context_tokens * ones)
+        per_stage = np.ceil(job.model.layer_count / pp) / job.model.layer_count
         for block in job.model.blocks:
             for operator in block_operators(job.model, block, shards, phase="forward", element_bytes=2.0,
                                             decode=decode, serving=True):
@@ -168,25 +191,22 @@ class _Timing:
         for operator in head_operators(job.model, last, phase="forward", element_bytes=2.0, loss=False,
                                        decode=decode):
             self.add(operator, ones)
-        hidden_bytes = 2.0 * job.model.hidden * self.sequences * query_tokens
-        hop = collective_time_s("send", hidden_bytes, 2.0 * ones, self.tp * self.attention_dp,
-                                fabric=self.machine.fabric)
-        self.columns["pipeline_s"] += np.where(self.pp > 1, hop, 0.0)
-        return PhaseTimes(**self.columns)
+        self.send(2.0 * job.model.hidden * sequences * query_tokens, pp)
+        return self.times()
 
     def add(self, operator: Operator, times: Floats) -> None:
         """Add `times` executions of one operator to the columns."""
         _ADD[type(operator)](self, operator, times)
 
-    def gemm(self, operator: Gemm | GroupedGemm, times: Floats) -> None:
+    def _gemm(self, operator: Gemm | GroupedGemm, times: Floats) -> None:
         lowered = not getattr(operator, "high_precision", False) and getattr(operator, "weight", True) \
             and ELEMENT_BYTES[self.weight_format] < 2.0
         if not lowered or not self.native:
-            time_s = self.time_s(operator, self.base_format)
-            saved_s = self.cast_saving_s(operator, time_s) if lowered else 0.0
+            time_s = self._time_s(operator, self.base_format)
+            saved_s = self._cast_saving_s(operator, time_s) if lowered else 0.0
             self.columns["gemm_s"] += times * (time_s - saved_s)
         else:
-            self.columns["gemm_s"] += times * self.time_s(operator, self.weight_format)
+            self.columns["gemm_s"] += times * self._time_s(operator, self.weight_format)
             tokens = operator.rows if isinstance(operator, GroupedGemm) else operator.m
             self.columns["quantise_s"] += times * quantise_time_s(
                 tokens, operator.k, chip=self.machine.chip, number_format=self.weight_format,
@@ -194,11 +214,16 @@ class _Timing:
             self.columns["kernels"] += times
         self.columns["kernels"] += times * operator_kernel_count(operator)
 
-    def cast_saving_s(self, operator: Gemm | GroupedGemm, time_s: Floats) -> Floats:
-        """What narrow weights save on a chip without an engine for them: bytes read, never the engine's own time."""
+    def _cast_saving_s(self, operator: Gemm | GroupedGemm, time_s: Floats) -> Floats:
+        """What narrow weights save on a chip without an engine for them: bytes read, never the engine's own time.
+
+        Of experts, those are read that get a row, as rows fall by chance.
+        """
         chip = self.machine.chip
         if isinstance(operator, GroupedGemm):
-            weights, flop = operator.groups * operator.n * operator.k, 2.0 * operator.rows * operator.n * operator.k
+            missed = operator.rows * np.log1p(-1.0 / np.maximum(operator.groups, 1.0 + 1e-9))
+            touched = operator.groups * -np.expm1(missed)
+            weights, flop = touched * operator.n * operator.k, 2.0 * operator.rows * operator.n * operator.k
         else:
             weights = operator.n * operator.k * operator.batch
             flop = 2.0 * operator.m * operator.n * operator.k * operator.batch
@@ -206,17 +231,17 @@ class _Timing:
         engine_s = flop / chip.matrix_peak_flop_per_s(self.base_format)
         return np.minimum(saved_s, np.maximum(time_s - engine_s, 0.0))
 
-    def attend(self, operator: Attend, times: Floats) -> None:
+    def _attend(self, operator: Attend, times: Floats) -> None:
         number_format = self.cache_format if operator.decode else self.base_format
-        self.columns["attention_s"] += times * self.time_s(operator, number_format)
+        self.columns["attention_s"] += times * self._time_s(operator, number_format)
         self.columns["kernels"] += times * operator_kernel_count(operator)
 
-    def elementwise(self, operator: Elementwise, times: Floats) -> None:
+    def _elementwise(self, operator: Elementwise, times: Floats) -> None:
         seconds, launches = ("fusible_s", "fusible_kernels") if operator.fusible else ("memory_bound_s", "kernels")
-        self.columns[seconds] += times * self.time_s(operator, self.base_format)
+        self.columns[seconds] += times * self._time_s(operator, self.base_format)
         self.columns[launches] += times * operator_kernel_count(operator)
 
-    def exchange(self, operator: Exchange, times: Floats) -> None:
+    def _exchange(self, operator: Exchange, times: Floats) -> None:
         expert = operator.axis == "expert"
         # Without attention groups every rank of a stage holds every token: what an expert needs is already there.
         degree = np.where(self.attention_dp > 1, self.ep, 1.0) if expert else self.tp
@@ -226,12 +251,12 @@ class _Timing:
         self.columns["expert_s" if expert else "tensor_s"] += times * np.where(degree > 1, time_s, 0.0)
         self.columns["kernels"] += times * (degree > 1) * operator_kernel_count(operator)
 
-    def time_s(self, operator: Operator, number_format: str) -> Floats:
+    def _time_s(self, operator: Operator, number_format: str) -> Floats:
         return operator_time_s(operator, chip=self.machine.chip, profile=self.machine.profile,
                                number_format=number_format)
 
 
 _ADD: dict[type, Callable[..., None]] = {
-    Gemm: _Timing.gemm, GroupedGemm: _Timing.gemm, Attend: _Timing.attend, Elementwise: _Timing.elementwise,
-    Exchange: _Timing.exchange,
+    Gemm: StageTiming._gemm, GroupedGemm: StageTiming._gemm, Attend: StageTiming._attend,
+    Elementwise: StageTiming._elementwise, Exchange: StageTiming._exchange,
 }

@@ -37,6 +37,9 @@ STACK_PARAMETERS: Mapping[str, StackParameter] = {
     "host_s_per_step": StackParameter(
         unit="s", perfect=0.0, low=0.0, high=0.1,
         description="host time between two steps that nothing hides: scheduling, sampling, detokenising; serving"),
+    "host_s_per_sequence": StackParameter(
+        unit="s", perfect=0.0, low=0.0, high=1e-3,
+        description="host time of a step for each running request, beside host_s_per_step; serving"),
     "data_overlap": StackParameter(
         unit="1", perfect=1.0, low=0.0, high=1.0,
         description="share of gradient and parameter traffic that runs beside compute when there is compute beside it"),

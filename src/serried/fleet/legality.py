@@ -1,0 +1,196 @@
+"""What an event may do to the state as it stands: a table of laws, each with what was broken and what mends it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serried.fleet.columns import DOWN, RESERVED, SPARE, bits_of, chip_bits
+from serried.fleet.spec import FAR_NS, WHOLE_MILLI, Event, EventKind, Ints, JobStatus, Placement
+
+if TYPE_CHECKING:
+    from serried.fleet.state import State
+
+__all__ = ["LAWS", "Law", "refusal"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Law:
+    """One law: the events it speaks of, whether it holds, what is said when it does not, and what mends it."""
+
+    name: str
+    kinds: frozenset[EventKind]
+    holds: Callable[[State, Event], bool]
+    broken: str
+    remedy: str
+
+
+_PLACING = frozenset({EventKind.PLACE, EventKind.REPLACE, EventKind.MOVE})
+_OF_JOBS = frozenset({EventKind.FINISH, EventKind.CANCEL, EventKind.EVICT, EventKind.RESERVE}) | _PLACING
+_OF_NODES = frozenset({EventKind.FAIL, EventKind.REPAIR, EventKind.DRAIN, EventKind.OPEN, EventKind.SPARE})
+_STATUS = {EventKind.PLACE: {JobStatus.PENDING}, EventKind.REPLACE: {JobStatus.BROKEN, JobStatus.RUNNING},
+           EventKind.MOVE: {JobStatus.RUNNING}, EventKind.EVICT: {JobStatus.RUNNING, JobStatus.BROKEN},
+           EventKind.FINISH: {JobStatus.RUNNING}, EventKind.RESERVE: {JobStatus.PENDING},
+           EventKind.CANCEL: {JobStatus.PENDING, JobStatus.RUNNING, JobStatus.BROKEN}}
+
+
+def _in_time(state: State, event: Event) -> bool:
+    return event.time_ns >= state.time_ns
+
+
+def _job_known(state: State, event: Event) -> bool:
+    return 0 <= event.job < len(state.jobs) and state.status_J[event.job] in _STATUS[event.kind]
+
+
+def _requested(state: State, event: Event) -> bool:
+    return event.request is not None and 0 <= event.request.tenant < len(state.fleet.tenants)
+
+
+def _sensible(state: State, event: Event) -> bool:
+    """A shape that the fleet's columns can speak of; whether it could ever be placed is another question."""
+    assert event.request is not None, "requested came first"
+    shape, level_count = event.request.shape, len(state.fleet.levels) + 1   # the fleet itself is the last level
+    if id(shape) in state.sound_shapes:
+        return event.request.runtime_ns >= 0
+    if event.request.runtime_ns < 0 or not 1 <= shape.share_milli <= WHOLE_MILLI or not shape.alternatives:
+        return False
+    if not (-1 <= shape.level < level_count and -1 <= shape.spread_level < level_count) or (
+            shape.level_required and shape.level < 0) or min(shape.cpu_milli, shape.memory_bytes) < 0:
+        return False
+    return all(one.worker_count >= 1 and 0 <= one.chips_per_worker <= 64 and one.kinds
+               and all(0 <= kind < len(state.fleet.kinds) for kind in one.kinds)
+               and (one.worker_count == 1 or one.chips_per_worker > 0)
+               and (shape.share_milli == WHOLE_MILLI or (one.worker_count, one.chips_per_worker) == (1, 1))
+               and one.worker_count % max(shape.island_workers, 1) == 0 and shape.island_workers >= 0
+               and shape.spread_workers >= 0 for one in shape.alternatives)
+
+
+def _nodes_known(state: State, event: Event) -> bool:
+    return bool(event.nodes) and min(event.nodes) >= 0 and max(event.nodes) < state.fleet.node_count
+
+
+def _reservable(state: State, event: Event) -> bool:
+    """Every node at most for one job."""
+    return (len(set(event.nodes)) == len(event.nodes)
+            and all(0 <= node < state.fleet.node_count and state.reserver.get(node, event.job) == event.job
+                    for node in event.nodes))
+
+
+def _whole_gang(state: State, event: Event) -> bool:
+    """All or nothing: every worker stands somewhere, with all its chips, on chips that the job accepts."""
+    placement, shape = event.placement, state.jobs[event.job].shape
+    if placement is None or not 0 <= placement.alternative < len(shape.alternatives):
+        return False
+    chosen = shape.alternatives[placement.alternative]
+    node_R, workers_R = placement.node_R, placement.workers_R
+    if len(node_R) == 1:
+        node = int(node_R[0])
+        return (0 <= node < state.fleet.node_count and int(workers_R[0]) == chosen.worker_count
+                and int(placement.chips_R[0]).bit_count() == chosen.chip_count
+                and int(state.fleet.kind_N[node]) in chosen.kinds)
+    known = len(node_R) > 0 and node_R.min() >= 0 and node_R.max() < state.fleet.node_count
+    once = known and bool((node_R[1:] > node_R[:-1]).all() or len(np.unique(node_R)) == len(node_R))
+    return bool(once and workers_R.sum() == chosen.worker_count
+                and (np.bitwise_count(placement.chips_R) == workers_R * chosen.chips_per_worker).all()
+                and set(np.unique(state.fleet.kind_N[node_R]).tolist()) <= set(chosen.kinds))
+
+
+def _fits(state: State, event: Event) -> bool:
+    """What is taken is free: chips, shares, CPU and memory; what the job already holds counts as free to it."""
+    placement, shape, columns = event.placement, state.jobs[event.job].shape, state.columns
+    assert placement is not None, "whole_gang came first"
+    node_R = placement.node_R
+    if len(node_R) == 1 and event.kind == EventKind.PLACE:
+        node, workers = int(node_R[0]), int(placement.workers_R[0])
+        free_C, chips = columns.free_milli_NC[node].tolist(), int(placement.chips_R[0])
+        return (chips < 1 << len(free_C) and all(free_C[chip] >= shape.share_milli for chip in bits_of(chips))
+                and bool(columns.cpu_free_milli_N[node] >= workers * shape.cpu_milli)
+                and bool(columns.memory_free_bytes_N[node] >= workers * shape.memory_bytes))
+    held_RC = chip_bits(placement.chips_R, columns.free_milli_NC.shape[1])
+    free_RC = columns.free_milli_NC[node_R].astype(np.int32)
+    cpu_R, memory_R = columns.cpu_free_milli_N[node_R], columns.memory_free_bytes_N[node_R]
+    if event.kind != EventKind.PLACE:
+        _give_back(state.placements[event.job], placement, shape.share_milli, free_RC)
+        own_R = _own_workers(state.placements[event.job], placement)
+        cpu_R, memory_R = cpu_R + own_R * shape.cpu_milli, memory_R + own_R * shape.memory_bytes
+    return bool((placement.chips_R >> np.uint64(free_RC.shape[1]) == 0).all()
+                and (free_RC[held_RC] >= shape.share_milli).all()
+                and (cpu_R >= placement.workers_R * shape.cpu_milli).all()
+                and (memory_R >= placement.workers_R * shape.memory_bytes).all())
+
+
+def _give_back(old: Placement, new: Placement, share_milli: int, free_RC: NDArray[np.int32]) -> None:
+    _, old_R, new_R = np.intersect1d(old.node_R, new.node_R, return_indices=True)
+    free_RC[new_R] += share_milli * chip_bits(old.chips_R[old_R], free_RC.shape[1])
+
+
+def _own_workers(old: Placement, new: Placement) -> Ints:
+    own_R = np.zeros(len(new.node_R), dtype=np.int64)
+    _, old_R, new_R = np.intersect1d(old.node_R, new.node_R, return_indices=True)
+    own_R[new_R] = old.workers_R[old_R]
+    return own_R
+
+
+def _takes_work(state: State, event: Event) -> bool:
+    """New rows stand on nodes that take work; a replacement may use spares, and rows that stay may stay."""
+    placement = event.placement
+    assert placement is not None, "whole_gang came first"
+    if len(placement.node_R) == 1 and event.kind == EventKind.PLACE and not state.reserver:
+        node = placement.node_R[0]
+        return not state.columns.flags_N[node] and not state.columns.broken_chips_N[node] & placement.chips_R[0]
+    flags_R = state.columns.flags_N[placement.node_R]
+    broken_R = state.columns.broken_chips_N[placement.node_R] & placement.chips_R
+    if (flags_R & RESERVED).any():
+        kept = state.reserver
+        mine_R = [_may_use(state, event, node) if node in kept else False for node in placement.node_R.tolist()]
+        flags_R = np.where(mine_R, flags_R & ~RESERVED, flags_R)
+    if event.kind == EventKind.REPLACE:
+        old = state.placements[event.job]
+        flags_R = np.where(np.isin(placement.node_R, old.node_R), flags_R & DOWN, flags_R & ~SPARE)
+    return not flags_R.any() and not broken_R.any()
+
+
+def _may_use(state: State, event: Event, node: int) -> bool:
+    """A node that is kept serves the job that it is kept for, and jobs that will be gone before that one starts."""
+    owner = state.reserver[node]
+    runtime_ns, until_ns = state.jobs[event.job].runtime_ns, state.reservations[owner].until_ns
+    return owner == event.job or (runtime_ns > 0 and event.time_ns + runtime_ns <= until_ns < FAR_NS)
+
+
+LAWS: tuple[Law, ...] = (
+    Law(name="time", kinds=frozenset(EventKind), holds=_in_time, broken="it lies before what has already happened",
+        remedy="Apply events in the order of their time."),
+    Law(name="request", kinds=frozenset({EventKind.SUBMIT}), holds=_requested,
+        broken="it brings no job, or a tenant that is not known", remedy="Give the job and a tenant of the fleet."),
+    Law(name="shape", kinds=frozenset({EventKind.SUBMIT}), holds=_sensible,
+        broken="its shape names kinds or switch levels that the fleet does not have, or shares of more than one chip, "
+               "or islands that do not divide the gang", remedy="Correct the shape."),
+    Law(name="status", kinds=_OF_JOBS, holds=_job_known,
+        broken="there is no such job, or it does not stand where this could happen to it",
+        remedy="Take a new snapshot and plan again."),
+    Law(name="nodes", kinds=_OF_NODES, holds=_nodes_known, broken="it names no node of this fleet",
+        remedy="Name nodes by their numbers."),
+    Law(name="reservation", kinds=frozenset({EventKind.RESERVE}), holds=_reservable,
+        broken="it names no node of this fleet, or one that is kept for another job",
+        remedy="Take a new snapshot and plan again."),
+    Law(name="gang", kinds=_PLACING, holds=_whole_gang,
+        broken="not every worker of the gang has all its chips, on chips that the job accepts, one row a node",
+        remedy="Place all of the gang or none of it."),
+    Law(name="capacity", kinds=_PLACING, holds=_fits, broken="what it takes is not free",
+        remedy="Take a new snapshot and plan again."),
+    Law(name="open", kinds=_PLACING, holds=_takes_work,
+        broken="a node or chip that it takes is down, draining or spare", remedy="Take a new snapshot and plan again."),
+)
+_BY_KIND = {kind: tuple(law for law in LAWS if kind in law.kinds) for kind in EventKind}
+
+
+def refusal(state: State, event: Event) -> Law | None:
+    """The first law that an event breaks, or None."""
+    for law in _BY_KIND[event.kind]:
+        if not law.holds(state, event):
+            return law
+    return None

@@ -1,0 +1,461 @@
+"""The state of a fleet: a fold over its log.
+
+Every change is an `Event`; `State.apply` checks it against the law (`legality`), folds it in and appends it. Nothing
+else writes. Axes: N = node, C = chip of a node, R = row of a placement, J = job.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serried.errors import NoAnswer
+from serried.fleet.columns import (
+    DOWN,
+    DRAINING,
+    NOBODY,
+    RESERVED,
+    SHARED,
+    SPARE,
+    Columns,
+    bits_of,
+    chip_bits,
+    columns_of,
+)
+from serried.fleet.legality import refusal
+from serried.fleet.snapshot import Snapshot
+from serried.fleet.spec import FAR_NS, WHOLE_MILLI, Event, EventKind, Fleet, Job, JobStatus, Placement
+from serried.fleet.usage import Usage
+
+__all__ = ["State", "replay"]
+
+
+class State:
+    """Where everything stands. `version` counts the events so far, and is the length of `log`."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self.columns: Columns = columns_of(fleet)
+        self.usage = Usage(fleet)
+        self.log: list[Event] = []
+        self.touched: list[Sequence[int] | NDArray[np.int32]] = []   # per event, the nodes that it changed
+        self.time_ns = 0
+        self.jobs: list[Job] = []
+        self.sound_shapes: set[int] = set()   # identities of shapes that the law has seen; jobs keep them alive
+        self.status_J = array("b")
+        self.submitted_ns_J, self.started_ns_J, self.evictions_J = array("q"), array("q"), array("q")
+        self.priority_J, self.tenant_J = array("q"), array("q")
+        self.evictable_chips_J = array("q")   # chips that a running job holds and may be pushed off; 0 = none
+        self.placements: dict[int, Placement] = {}
+        self.pending: dict[tuple[int, int], list[int]] = {}
+        self.pending_count = 0
+        self.running: dict[int, None] = {}
+        self.broken: dict[int, int] = {}   # job -> since when
+        self.reservations: dict[int, Event] = {}
+        self.reserved_nodes: dict[int, NDArray[np.int32]] = {}   # job -> the nodes of its reservation
+        self.reserver: dict[int, int] = {}   # node -> the job that it is kept for
+        self.draining: dict[int, None] = {}
+        self.spares: dict[int, None] = {}
+        self.evictable_chips: dict[int, int] = {}   # priority -> chips of running jobs that may be pushed out
+        self.freed_version = 0      # of the last event that may have made room
+        self.lost_version = 0       # of the last event that took nodes away
+        self.came: dict[int, None] = {}   # jobs that came since anything else happened in the world, and wait
+        self.preempted: list[tuple[int, int]] = []
+        self._lodgers: dict[int, list[int]] = {}   # node -> jobs there that own no whole chip
+        self._view = self.columns.read_only()
+        widest = self.columns.free_milli_NC.shape[1]
+        self._slots_WG = (np.arange(widest + 1)[:, None] // np.arange(1, widest + 1)).astype(np.int32)
+        self._switches_LN = np.vstack([fleet.switch_LN, np.zeros((1, fleet.node_count), dtype=np.int32)])
+
+    @property
+    def version(self) -> int:
+        """How many events have happened."""
+        return len(self.log)
+
+    def snapshot(self, time_ns: int | None = None) -> Snapshot:
+        """What a policy sees now; good until the next event."""
+        return Snapshot(time_ns=self.time_ns if time_ns is None else time_ns, version=len(self.log), fleet=self.fleet,
+                        columns=self._view, _state=self)
+
+    def apply(self, event: Event) -> int:
+        """Fold one event in; returns the number of its job (a new one for SUBMIT), or -1.
+
+        Raises NoAnswer, with nothing changed, when the event breaks a law on the state as it stands: a plan may have
+        been overtaken by the world.
+        """
+        broken = refusal(self, event)
+        if broken is not None:
+            raise NoAnswer(f"event {event.kind.name} of job {event.job} is refused: {broken.broken}.",
+                           binding=broken.name, remedy=broken.remedy)
+        self.log.append(event)
+        self.time_ns = event.time_ns
+        self.touched.append(_NONE)
+        if event.kind in _CHANGES:
+            self.came.clear()
+        return _FOLDS[event.kind](self, event)
+
+    def apply_all(self, events: Iterable[Event]) -> None:
+        """Fold events in, one after the other."""
+        for event in events:
+            self.apply(event)
+
+    def jobs_on(self, node: int) -> list[int]:
+        """Jobs that hold anything of a node, by number."""
+        owners = {owner for owner in self.columns.owner_NC[node].tolist() if owner >= 0}
+        return sorted(owners.union(self._lodgers.get(node, ())))
+
+    def digest(self) -> str:
+        """SHA-256 over everything that is state; two states of one history have the same."""
+        found = hashlib.sha256()
+        for column in (*self.columns.arrays(), *self.usage.arrays(), self.status_J, self.submitted_ns_J,
+                       self.started_ns_J, self.evictions_J):
+            found.update(np.ascontiguousarray(column).tobytes())
+        for number, placement in sorted(self.placements.items()):
+            found.update(repr((number, placement.alternative)).encode())
+            for rows in (placement.node_R, placement.chips_R, placement.workers_R):
+                found.update(rows.tobytes())
+        words = (self.time_ns, sorted(self.pending.items()), list(self.running), list(self.broken.items()),
+                 self.preempted, sorted(self._lodgers.items()), sorted(self.reserver.items()),
+                 sorted(self.draining), sorted(self.spares), sorted(self.evictable_chips.items()))
+        found.update(repr(words).encode())
+        return found.hexdigest()
+
+    # what happens to a job
+
+    def _submit(self, event: Event) -> int:
+        assert event.request is not None, "legality saw the request"
+        number = len(self.jobs)
+        self.jobs.append(event.request)
+        self.sound_shapes.add(id(event.request.shape))
+        self.status_J.append(JobStatus.PENDING)
+        self.submitted_ns_J.append(event.time_ns)
+        self.started_ns_J.append(-1)
+        self.evictions_J.append(0)
+        self.priority_J.append(event.request.priority)
+        self.tenant_J.append(event.request.tenant)
+        self.evictable_chips_J.append(0)
+        self._wait(number)
+        self.came[number] = None
+        return number
+
+    def _place(self, event: Event) -> int:
+        opened = self._leave_queue(event.job)
+        self._occupy(event)
+        if opened:
+            self.touched[-1] = (*opened, *self.touched[-1])
+        self._mark_running(event.job)
+        self.started_ns_J[event.job] = event.time_ns
+        return event.job
+
+    def _move(self, event: Event) -> int:
+        """MOVE and REPLACE: what is given up and what is taken change hands in one step."""
+        left = self._release(event)
+        self._disturbed(event, left)
+        self._occupy(event)
+        self.touched[-1] = np.union1d(left.node_R, self.touched[-1])
+        self.broken.pop(event.job, None)
+        self._mark_running(event.job)
+        return event.job
+
+    def _stop(self, event: Event) -> int:
+        """FINISH and CANCEL."""
+        if event.job in self.placements:
+            self._release(event)
+            self.running.pop(event.job, None)
+            self.broken.pop(event.job, None)
+        else:
+            self.touched[-1] = self._leave_queue(event.job)
+        self.status_J[event.job] = JobStatus.DONE
+        return event.job
+
+    def _evict(self, event: Event) -> int:
+        placement = self._release(event)
+        self.running.pop(event.job, None)
+        self.broken.pop(event.job, None)
+        self.evictions_J[event.job] += 1
+        self._disturbed(event, placement)
+        self._wait(event.job)
+        return event.job
+
+    def _disturbed(self, event: Event, placement: Placement) -> None:
+        if event.cause in ("preempted", "defragmented"):
+            self.preempted.append((event.time_ns, int(np.bitwise_count(placement.chips_R).sum())))
+
+    def _wait(self, number: int) -> None:
+        """Stand in the queue of one's tenant and priority, in the order of submission."""
+        job = self.jobs[number]
+        self.status_J[number] = JobStatus.PENDING
+        self.pending_count += 1
+        queue = self.pending.setdefault((job.tenant, job.priority), [])
+        if queue and queue[-1] > number:
+            insort(queue, number)
+        else:
+            queue.append(number)
+
+    def _leave_queue(self, number: int) -> tuple[int, ...]:
+        """Stop waiting; returns the nodes that were kept for the job."""
+        job = self.jobs[number]
+        queue = self.pending[job.tenant, job.priority]
+        self.came.pop(number, None)
+        self.pending_count -= 1
+        del queue[bisect_left(queue, number)]
+        if not queue:
+            del self.pending[job.tenant, job.priority]
+        return self._unreserve(number)
+
+    def _mark_running(self, number: int) -> None:
+        self.status_J[number] = JobStatus.RUNNING
+        self.running[number] = None
+
+    def _break(self, number: int) -> None:
+        self.status_J[number] = JobStatus.BROKEN
+        self.running.pop(number, None)
+        self.broken[number] = self.time_ns
+
+    # what happens to nodes
+
+    def _fail(self, event: Event) -> int:
+        columns, node_R = self.columns, np.array(event.nodes, dtype=np.int32)
+        self.lost_version = len(self.log)
+        if event.chips:
+            chips = np.uint64(event.chips)
+            columns.broken_chips_N[node_R] |= chips
+            owner_RC = columns.owner_NC[node_R][:, chip_bits(np.array([chips]), self._widest)[0]]
+            hit = set(owner_RC.ravel().tolist())
+            if SHARED in hit:
+                hit |= {number for node in event.nodes for number in self._lodgers.get(node, ())
+                        if _holds(self.placements[number], node, event.chips)}
+        else:
+            columns.flags_N[node_R] |= DOWN
+            hit = {number for node in event.nodes for number in self.jobs_on(node)}
+        for number in sorted(hit):
+            if number >= 0 and self.status_J[number] == JobStatus.RUNNING:
+                self._break(number)
+        self._recount(node_R)
+        self.touched[-1] = event.nodes
+        return -1
+
+    def _repair(self, event: Event) -> int:
+        node_R = np.array(event.nodes, dtype=np.int32)
+        if event.chips:
+            self.columns.broken_chips_N[node_R] &= ~np.uint64(event.chips)
+        else:
+            self.columns.flags_N[node_R] &= ~DOWN
+        self._make_room()
+        self._recount(node_R)
+        self.touched[-1] = event.nodes
+        return -1
+
+    def _flag(self, event: Event) -> int:
+        """DRAIN, SPARE and OPEN."""
+        node_R = np.array(event.nodes, dtype=np.int32)
+        if event.kind == EventKind.OPEN:
+            self._make_room()
+            self.columns.flags_N[node_R] &= DOWN | RESERVED
+            for node in event.nodes:
+                self.draining.pop(node, None)
+                self.spares.pop(node, None)
+        else:
+            self.lost_version = len(self.log)
+            self.columns.flags_N[node_R] |= DRAINING if event.kind == EventKind.DRAIN else SPARE
+            (self.draining if event.kind == EventKind.DRAIN else self.spares).update(dict.fromkeys(event.nodes))
+        self._recount(node_R)
+        self.touched[-1] = event.nodes
+        return -1
+
+    def _reserve(self, event: Event) -> int:
+        freed = self._unreserve(event.job)
+        node_R = np.array(event.nodes, dtype=np.int32)
+        if len(node_R):
+            self.reservations[event.job] = event
+            self.reserved_nodes[event.job] = node_R
+            self.reserver.update(dict.fromkeys(event.nodes, event.job))
+            self.columns.flags_N[node_R] |= RESERVED
+            self._recount(node_R)
+        self.touched[-1] = (*freed, *event.nodes)
+        return event.job
+
+    def _unreserve(self, number: int) -> tuple[int, ...]:
+        """Open the nodes that were kept for a job; returns them."""
+        held = self.reservations.pop(number, None)
+        if held is None:
+            return _NONE
+        self._make_room()
+        for node in held.nodes:
+            del self.reserver[node]
+        node_R = self.reserved_nodes.pop(number)
+        self.columns.flags_N[node_R] &= ~RESERVED
+        self._recount(node_R)
+        return held.nodes
+
+    # chips change hands
+
+    def _make_room(self) -> None:
+        """Something was freed: any waiting job may have its chance."""
+        self.freed_version = len(self.log)
+        self.came.clear()
+
+    @property
+    def _widest(self) -> int:
+        return int(self.columns.free_milli_NC.shape[1])
+
+    def _occupy(self, event: Event) -> None:
+        assert event.placement is not None, "legality saw the placement"
+        self.placements[event.job] = event.placement
+        if self.spares:   # a spare that works is a spare no more
+            for node in event.placement.node_R.tolist():
+                self.spares.pop(node, None)
+            self.columns.flags_N[event.placement.node_R] &= ~SPARE
+        self.touched[-1] = event.placement.node_R
+        self._change_hands(event.job, event.placement, event.time_ns, sign=1)
+
+    def _release(self, event: Event) -> Placement:
+        placement = self.placements.pop(event.job)
+        self._make_room()
+        self.touched[-1] = placement.node_R
+        self._change_hands(event.job, placement, event.time_ns, sign=-1)
+        return placement
+
+    def _change_hands(self, number: int, placement: Placement, time_ns: int, *, sign: int) -> None:
+        """Take (sign 1) or give back (sign -1) everything that a placement names."""
+        job = self.jobs[number]
+        alone = len(placement.node_R) == 1
+        if job.shape.share_milli < WHOLE_MILLI or not (placement.chips_R[0] if alone else placement.chips_R.all()):
+            self._lodge(number, placement.node_R.tolist(), sign)
+        (self._change_one if alone else self._change_many)(number, placement, sign)
+        self._foresee(placement.node_R, time_ns + job.runtime_ns if job.runtime_ns else FAR_NS, sign)
+        milli_by_kind = self._milli_by_kind(placement, sign * job.shape.share_milli)
+        self.usage.hold(job.tenant, milli_by_kind, time_ns)
+        if job.preemptible and job.shape.share_milli == WHOLE_MILLI:
+            chips = sum(milli_by_kind.values()) // WHOLE_MILLI
+            self.evictable_chips[job.priority] = self.evictable_chips.get(job.priority, 0) + chips
+            self.evictable_chips_J[number] += chips
+
+    def _foresee(self, node_R: NDArray[np.int32], end_ns: int, sign: int) -> None:
+        """When nodes will be idle, once a job that ends at `end_ns` came (sign 1) or left (sign -1)."""
+        until_ns_N = self.columns.busy_until_ns_N
+        if sign > 0:
+            if len(node_R) == 1:
+                node = node_R[0]
+                until_ns_N[node] = max(until_ns_N[node], end_ns)
+                return
+            until_ns_N[node_R] = np.maximum(until_ns_N[node_R], end_ns)
+            return
+        until_ns_N[node_R] = 0
+        for node in node_R[self.columns.idle_chips_N[node_R] < self.fleet.chip_count_N[node_R]].tolist():
+            until_ns_N[node] = max((self._end_ns(number) for number in self.jobs_on(node)), default=0)
+
+    def _end_ns(self, number: int) -> int:
+        """When a running job is expected to end."""
+        runtime_ns = self.jobs[number].runtime_ns
+        return self.started_ns_J[number] + runtime_ns if runtime_ns else FAR_NS
+
+    def _change_one(self, number: int, placement: Placement, sign: int) -> None:
+        """The same as `_change_many` for a single row, in plain numbers: most jobs stand on one node."""
+        columns, shape = self.columns, self.jobs[number].shape
+        node, chips, workers = int(placement.node_R[0]), int(placement.chips_R[0]), int(placement.workers_R[0])
+        free_C, owner_C, share_milli = columns.free_milli_NC[node], columns.owner_NC[node], sign * shape.share_milli
+        for chip in _BITS[chips] if chips < len(_BITS) else bits_of(chips):
+            free_C[chip] -= share_milli
+            if shape.share_milli < WHOLE_MILLI:
+                owner_C[chip] = NOBODY if free_C[chip] == WHOLE_MILLI else SHARED
+            else:
+                owner_C[chip] = number if sign > 0 else NOBODY
+        columns.cpu_free_milli_N[node] -= sign * workers * shape.cpu_milli
+        columns.memory_free_bytes_N[node] -= sign * workers * shape.memory_bytes
+        self._recount_one(node)
+
+    def _change_many(self, number: int, placement: Placement, sign: int) -> None:
+        columns, shape, node_R = self.columns, self.jobs[number].shape, placement.node_R
+        held_RC = chip_bits(placement.chips_R, self._widest)
+        columns.free_milli_NC[node_R] -= (held_RC * np.int16(sign * shape.share_milli)).astype(np.int16)
+        columns.cpu_free_milli_N[node_R] -= sign * shape.cpu_milli * placement.workers_R.astype(np.int64)
+        columns.memory_free_bytes_N[node_R] -= sign * shape.memory_bytes * placement.workers_R.astype(np.int64)
+        owner_RC = columns.owner_NC[node_R]
+        if shape.share_milli == WHOLE_MILLI:
+            owner_RC[held_RC] = number if sign > 0 else NOBODY
+        else:
+            owner_RC[held_RC] = np.where(columns.free_milli_NC[node_R][held_RC] == WHOLE_MILLI, NOBODY, SHARED)
+        columns.owner_NC[node_R] = owner_RC
+        self._recount(node_R)
+
+    def _milli_by_kind(self, placement: Placement, share_milli: int) -> dict[int, int]:
+        """Shares of chips that a placement holds, by kind of chip."""
+        if len(placement.node_R) == 1:
+            return {int(self.fleet.kind_N[placement.node_R[0]]): share_milli * int(placement.chips_R[0]).bit_count()}
+        chips_K = np.bincount(self.fleet.kind_N[placement.node_R], weights=np.bitwise_count(placement.chips_R))
+        return {kind: share_milli * int(chips) for kind, chips in enumerate(chips_K.tolist()) if chips}
+
+    def _lodge(self, number: int, nodes: Sequence[int], sign: int) -> None:
+        for node in nodes:
+            if sign > 0:
+                self._lodgers.setdefault(node, []).append(number)
+            else:
+                self._lodgers[node].remove(number)
+                if not self._lodgers[node]:
+                    del self._lodgers[node]
+
+    def _recount(self, node_R: NDArray[np.int32]) -> None:
+        """What is idle and open on nodes that changed, and what that means to the switches above them."""
+        columns = self.columns
+        free_RC = columns.free_milli_NC[node_R]
+        broken_R = columns.broken_chips_N[node_R]
+        if broken_R.any():
+            free_RC[chip_bits(broken_R, self._widest)] = 0
+        idle_R = (free_RC == WHOLE_MILLI).sum(axis=1)
+        takes_R = columns.flags_N[node_R] == 0
+        open_R = np.where(takes_R, idle_R, 0)
+        delta_RG = self._slots_WG[open_R] - self._slots_WG[columns.open_chips_N[node_R]]
+        kind_R = self.fleet.kind_N[node_R]
+        for slots_KSG, switch_N in zip(columns.slots_KSG, self._switches_LN, strict=True):
+            np.add.at(slots_KSG, (kind_R, switch_N[node_R]), delta_RG)
+        columns.idle_chips_N[node_R], columns.open_chips_N[node_R] = idle_R, open_R
+        columns.open_share_milli_N[node_R] = np.where(takes_R, free_RC.max(axis=1), -1)
+        columns.open_sum_milli_N[node_R] = np.where(takes_R, free_RC.sum(axis=1), 0)
+
+    def _recount_one(self, node: int) -> None:
+        columns = self.columns
+        if columns.broken_chips_N[node]:
+            self._recount(np.array([node], dtype=np.int32))
+            return
+        free_C = columns.free_milli_NC[node].tolist()
+        idle = free_C.count(WHOLE_MILLI)
+        takes = not columns.flags_N[node]
+        before, after = int(columns.open_chips_N[node]), idle if takes else 0
+        if after != before:
+            kind, delta_G = self.fleet.kind_N[node], self._slots_WG[after] - self._slots_WG[before]
+            for slots_KSG, switch_N in zip(columns.slots_KSG, self._switches_LN, strict=True):
+                slots_KSG[kind, switch_N[node]] += delta_G
+        columns.idle_chips_N[node], columns.open_chips_N[node] = idle, after
+        columns.open_share_milli_N[node] = max(free_C) if takes else -1
+        columns.open_sum_milli_N[node] = sum(free_C) if takes else 0
+
+
+def _holds(placement: Placement, node: int, chips: int) -> bool:
+    """Whether a placement holds any of the chips of a node."""
+    return any(int(held) & chips for held in placement.chips_R[placement.node_R == node])
+
+
+#: Chips of every mask of up to eight.
+_BITS = tuple(bits_of(mask) for mask in range(256))
+_NONE: tuple[int, ...] = ()
+#: Events of the world after which any waiting job may have its chance.
+_CHANGES = frozenset({EventKind.FINISH, EventKind.CANCEL, EventKind.FAIL, EventKind.REPAIR, EventKind.DRAIN,
+                      EventKind.OPEN})
+_FOLDS = {EventKind.SUBMIT: State._submit, EventKind.FINISH: State._stop, EventKind.CANCEL: State._stop,
+          EventKind.FAIL: State._fail, EventKind.REPAIR: State._repair, EventKind.PLACE: State._place,
+          EventKind.REPLACE: State._move, EventKind.MOVE: State._move, EventKind.EVICT: State._evict,
+          EventKind.DRAIN: State._flag, EventKind.OPEN: State._flag, EventKind.SPARE: State._flag,
+          EventKind.RESERVE: State._reserve}
+
+
+def replay(fleet: Fleet, log: Iterable[Event]) -> State:
+    """The state that a log leads to."""
+    state = State(fleet)
+    state.apply_all(log)
+    return state

@@ -1,0 +1,58 @@
+"""Whose turn it is: priority first, then within quota before borrowed, then fair share with memory, then the queue."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from serried.fleet.rules import Rules
+from serried.fleet.snapshot import Snapshot
+from serried.fleet.spec import WHOLE_MILLI, Alternative, Job
+
+__all__ = ["barred", "borrows", "turns"]
+
+
+def turns(snapshot: Snapshot, rules: Rules) -> Iterator[int]:
+    """Waiting jobs in the order in which they are considered."""
+    pending = snapshot.pending
+    if len(pending) == 1:
+        yield from next(iter(pending.values()))
+        return
+    keys = list(pending)
+    if rules.order == "arrival":
+        for priority in sorted({priority for _, priority in keys}, reverse=True):
+            yield from heapq.merge(*(pending[key] for key in keys if key[1] == priority))
+        return
+    tenant_Q, priority_Q = np.array(keys).T
+    borrows_Q = [snapshot.usage.has_quotas and borrows(snapshot, snapshot.job(pending[key][0])) for key in keys]
+    claims_DQ = snapshot.usage.claims_DT(snapshot.time_ns)[:, tenant_Q]
+    head_Q = [pending[key][0] for key in keys]
+    for place in np.lexsort((head_Q, *claims_DQ[::-1], borrows_Q, -priority_Q)).tolist():
+        yield from pending[keys[place]]
+
+
+def borrows(snapshot: Snapshot, job: Job) -> bool:
+    """Whether every way to run a job takes more than its tenant's right."""
+    return all(_exceeds(snapshot, job, way, snapshot.usage.lineage(job.tenant)) for way in job.shape.alternatives)
+
+
+def barred(snapshot: Snapshot, job: Job) -> frozenset[int]:
+    """Alternatives that a quota forbids now: the job would have to borrow, and a tenant on its line may not."""
+    if not snapshot.usage.has_quotas:
+        return _NONE
+    bound = [one for one in snapshot.usage.lineage(job.tenant) if not snapshot.fleet.tenants[one].borrows]
+    return frozenset(number for number, way in enumerate(job.shape.alternatives)
+                     if bound and _exceeds(snapshot, job, way, bound))
+
+
+_NONE: frozenset[int] = frozenset()
+
+
+def _exceeds(snapshot: Snapshot, job: Job, way: Alternative, line: Sequence[int]) -> bool:
+    """Whether any of the tenants would then hold more than its quota of any kind that the job may end up on."""
+    held_milli_TK, tenants = snapshot.usage.held_milli_TK, snapshot.fleet.tenants
+    milli = way.chip_count * job.shape.share_milli
+    return any(held_milli_TK[one, kind] + milli > tenants[one].quota_chips_K[kind] * WHOLE_MILLI
+               for one in line if tenants[one].quota_chips_K for kind in way.kinds)

@@ -6,6 +6,7 @@ no data, so what is read back is the traffic and the order, not what is added to
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ def write_goal(schedule: Schedule, payload_bytes: float) -> str:
     length_K = message_bytes_K(schedule, payload_bytes).round().astype(int)
     sizes = dict(_received(schedule, length_K.tolist()))
     ends = steps.rank_K.searchsorted(range(schedule.rank_count + schedule.switch_count + 1)).tolist()
-    for rank, (first, end) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
+    for rank, (first, end) in enumerate(itertools.pairwise(ends)):
         lines.append(f"rank {rank} {{")
         for step in range(first, end):
             kind, cpu = int(steps.kind_K[step]), int(steps.lane_K[step])

@@ -199,6 +199,8 @@ class StageTiming:
         _ADD[type(operator)](self, operator, times)
 
     def _gemm(self, operator: Gemm | GroupedGemm, times: Floats) -> None:
+        if isinstance(operator, GroupedGemm):
+            operator = replace(operator, groups=_touched(operator))
         lowered = not getattr(operator, "high_precision", False) and getattr(operator, "weight", True) \
             and ELEMENT_BYTES[self.weight_format] < 2.0
         if not lowered or not self.native:
@@ -215,15 +217,10 @@ class StageTiming:
         self.columns["kernels"] += times * operator_kernel_count(operator)
 
     def _cast_saving_s(self, operator: Gemm | GroupedGemm, time_s: Floats) -> Floats:
-        """What narrow weights save on a chip without an engine for them: bytes read, never the engine's own time.
-
-        Of experts, those are read that get a row, as rows fall by chance.
-        """
+        """What narrow weights save on a chip without an engine for them: bytes read, never the engine's own time."""
         chip = self.machine.chip
         if isinstance(operator, GroupedGemm):
-            missed = operator.rows * np.log1p(-1.0 / np.maximum(operator.groups, 1.0 + 1e-9))
-            touched = operator.groups * -np.expm1(missed)
-            weights, flop = touched * operator.n * operator.k, 2.0 * operator.rows * operator.n * operator.k
+            weights, flop = operator.groups * operator.n * operator.k, 2.0 * operator.rows * operator.n * operator.k
         else:
             weights = operator.n * operator.k * operator.batch
             flop = 2.0 * operator.m * operator.n * operator.k * operator.batch
@@ -254,6 +251,12 @@ class StageTiming:
     def _time_s(self, operator: Operator, number_format: str) -> Floats:
         return operator_time_s(operator, chip=self.machine.chip, profile=self.machine.profile,
                                number_format=number_format)
+
+
+def _touched(operator: GroupedGemm) -> Floats:
+    """Experts that get a row when rows fall on them by chance: the weights of the others are not read."""
+    missed = operator.rows * np.log1p(-1.0 / np.maximum(operator.groups, 1.0 + 1e-9))
+    return np.asarray(np.maximum(operator.groups * -np.expm1(missed), np.minimum(operator.rows, 1.0)))
 
 
 _ADD: dict[type, Callable[..., None]] = {

@@ -55,7 +55,7 @@ def command(
     check(made.schedule)
     wall_s = time.perf_counter() - begin_s
     stock = stock_times_s(wanted, wires, payload_bytes, tiers=groups, step_s=step_s, root=root)
-    texts = [(out.with_name(out.name + WRITERS[form][0]), WRITERS[form][1](made.schedule)) for form in forms
+    texts = [(out.with_name(out.name + WRITERS[form][0]), WRITERS[form][1](made.schedule, payload_bytes)) for form in forms
              ] if out else []
     for path, text in texts:
         write_text(path, text)

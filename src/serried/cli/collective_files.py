@@ -6,16 +6,18 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from serried.emit.goal import write_goal
 from serried.emit.msccl_xml import read_msccl_xml, write_msccl_xml
 from serried.errors import BadInput
 from serried.weave import Schedule, read_schedule, schedule_to_json
 
 __all__ = ["WRITERS", "read_plan"]
 
-#: Form -> (ending, writer).
-WRITERS: Mapping[str, tuple[str, Callable[[Schedule], str]]] = {
-    "schedule": (".json", lambda schedule: json.dumps(schedule_to_json(schedule)) + "\n"),
-    "msccl-xml": (".xml", write_msccl_xml),
+#: Form -> (ending, writer of a schedule for a whole buffer of so many bytes).
+WRITERS: Mapping[str, tuple[str, Callable[[Schedule, float], str]]] = {
+    "schedule": (".json", lambda schedule, _: json.dumps(schedule_to_json(schedule)) + "\n"),
+    "msccl-xml": (".xml", lambda schedule, _: write_msccl_xml(schedule)),
+    "goal": (".goal", write_goal),
 }
 
 

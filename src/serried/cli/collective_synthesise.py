@@ -55,8 +55,8 @@ def command(
     check(made.schedule)
     wall_s = time.perf_counter() - begin_s
     stock = stock_times_s(wanted, wires, payload_bytes, tiers=groups, step_s=step_s, root=root)
-    texts = [(out.with_name(out.name + WRITERS[form][0]), WRITERS[form][1](made.schedule)) for form in forms
-             ] if out else []
+    texts = [] if out is None else [(out.with_name(out.name + ending), write(made.schedule, payload_bytes))
+                                    for ending, write in (WRITERS[form] for form in forms)]
     for path, text in texts:
         write_text(path, text)
     if as_json:

@@ -6,10 +6,10 @@ no data, so what is read back is the traffic and the order, not what is added to
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from serried.errors import BadInput
 from serried.weave import Schedule
@@ -42,8 +42,9 @@ def write_goal(schedule: Schedule, payload_bytes: float) -> str:
     length_K = message_bytes_K(schedule, payload_bytes).round().astype(int)
     sizes = dict(_received(schedule, length_K.tolist()))
     ends = steps.rank_K.searchsorted(range(schedule.rank_count + schedule.switch_count + 1)).tolist()
-    for rank, (first, end) in enumerate(itertools.pairwise(ends)):
+    for rank, (first, end) in enumerate(pairwise(ends)):
         lines.append(f"rank {rank} {{")
+        requires: list[str] = []
         for step in range(first, end):
             kind, cpu = int(steps.kind_K[step]), int(steps.lane_K[step])
             ends_at = f"{steps.peer_K[step]} tag {steps.channel_K[step]} cpu {cpu}"
@@ -53,8 +54,8 @@ def write_goal(schedule: Schedule, payload_bytes: float) -> str:
             waits = steps.after_D[steps.after_first_K[step]:steps.after_first_K[step + 1]].tolist()
             if step > first and steps.lane_K[step - 1] == cpu:
                 waits.append(step - 1)
-            lines += [f"l{step} requires l{wait}" for wait in waits]
-        lines.append("}")
+            requires += [f"l{step} requires l{wait}" for wait in waits]
+        lines += [*requires, "}"]
     assert set(steps.kind_K.tolist()) <= {SEND, RECEIVE, RECEIVE_REDUCE, COPY, REDUCE}, "every kind is told"
     return "\n".join(lines) + "\n"
 

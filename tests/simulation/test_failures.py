@@ -41,7 +41,8 @@ def test_another_fault_changes_nobody_elses_draws():
 
 
 def test_a_gang_meets_what_its_components_meet():
-    faults = [Fault(name="chip", component="chip", rate_per_s=1.0), Fault(name="leaf", component="leaf", rate_per_s=5.0),
+    faults = [Fault(name="chip", component="chip", rate_per_s=1.0),
+              Fault(name="leaf", component="leaf", rate_per_s=5.0),
               Fault(name="slow", component="node", rate_per_s=9.0, effect="slow", pace=0.5)]
     assert gang_failures_per_s(faults, node_count=2, chip_count=8, switch_counts=[1], levels=["leaf"]) == 13.0
 

@@ -1,4 +1,4 @@
-"""How fast is a fleet-month? 470,000 chips for 30 days, failures every few minutes, over 200,000 jobs, one core."""
+"""How fast is a fleet-month? 470,000 chips for 30 days, failures every few minutes, 200,000 jobs, one core."""
 
 from __future__ import annotations
 

@@ -13,10 +13,9 @@ from serried.simulation import Checkpoint, Fault, JobClass, Scenario, Service
 
 def gang(chips: int, *, width: int = 4, kinds: int = 1, **asked: object) -> Shape:
     """A gang on any kind; kind 1 is twice as fast."""
-    return Shape(alternatives=tuple(Alternative(kinds=(kind,), worker_count=max(chips // width, 1),
-                                                chips_per_worker=min(chips, width),
-                                                throughput_per_s=chips * (1.0 + kind))
-                                    for kind in range(kinds)), **asked)
+    ways = [Alternative(kinds=(kind,), worker_count=max(chips // width, 1), chips_per_worker=min(chips, width),
+                        throughput_per_s=chips * (1.0 + kind)) for kind in range(kinds)]
+    return Shape(alternatives=tuple(ways), **asked)
 
 
 def scenario(*, nodes: int = 16, kinds: int = 1, jobs_per_day: float = 60, rate_per_day: float = 0.02,

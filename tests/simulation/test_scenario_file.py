@@ -85,7 +85,7 @@ def test_rates_of_the_catalogue_have_a_source():
 def test_a_trace_replaces_a_mix(tmp_path):
     (tmp_path / "jobs.csv").write_text("arrival_s,duration_s,chips,tenant\n0,3600,8,research\n60,7200,12,products\n",
                                        encoding="utf-8")
-    text = SMALL[:SMALL.index("[[jobs]]")] + '[trace]\nfile = "jobs.csv"\n'
+    text = SMALL[:SMALL.index("[[jobs]]")] + '[trace]\nfile = "jobs.csv"\npools = ["h20"]\n'
     outcome = simulate(read_scenario(written(tmp_path, text)), days=1, seed=1)
     assert outcome.classes[0].finished == 2
     assert outcome.chip_hours["useful"] == pytest.approx(8 + 2 * 16)   # twelve chips are two whole nodes

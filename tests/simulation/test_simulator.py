@@ -38,10 +38,11 @@ class Checked(Simulator):
 
 
 def test_chips_are_conserved_at_every_event_and_chip_hours_in_the_waterfall():
-    run = Checked(scenario(rate_per_day=0.05, rules=POLICIES["full"]), days=6, seed=2)
+    run = Checked(scenario(jobs_per_day=30, rate_per_day=0.05, rules=POLICIES["full"],
+                           decide_every_ns=60 * SECOND_NS), days=4, seed=2)
     run.run()
     outcome = outcome_of(run)   # asserts that the accounts add up, as whole numbers
-    assert run.checks > 500
+    assert run.checks > 200
     assert sum(outcome.chip_hours.values()) == pytest.approx(outcome.capacity_chip_hours, rel=1e-12)
     struck = {name for name, count in outcome.failures.items() if count}
     assert struck >= {"chip", "link", "node", "process", "slow"}
@@ -51,12 +52,12 @@ def test_chips_are_conserved_at_every_event_and_chip_hours_in_the_waterfall():
     assert set(outcome.chip_hours) <= {*ACCOUNTS, *(f"down: {name}" for name in outcome.failures)}
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(nodes=st.sampled_from([8, 16]), kinds=st.integers(1, 2), jobs=st.floats(0, 150), rate=st.floats(0, 0.3),
-       policy=st.sampled_from(sorted(POLICIES)), every=st.sampled_from([0, 30, 600]), seed=st.integers(0, 2**32))
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(nodes=st.sampled_from([8, 16]), kinds=st.integers(1, 2), jobs=st.floats(0, 60), rate=st.floats(0, 0.3),
+       policy=st.sampled_from(sorted(POLICIES)), every=st.sampled_from([60, 600]), seed=st.integers(0, 2**32))
 def test_whatever_happens_the_books_balance(nodes, kinds, jobs, rate, policy, every, seed):
     run = Checked(scenario(nodes=nodes, kinds=kinds, jobs_per_day=jobs, rate_per_day=rate, rules=POLICIES[policy],
-                           decide_every_ns=every * SECOND_NS), days=1.5, seed=seed)
+                           decide_every_ns=every * SECOND_NS), days=1, seed=seed)
     run.run()
     outcome = outcome_of(run)
     assert 0 <= outcome.goodput_ratio <= outcome.allocation_ratio <= 1
@@ -72,7 +73,7 @@ def test_one_seed_gives_one_run_and_another_another():
 
 @pytest.mark.parametrize("policy", ["fair", "full"])
 def test_the_log_of_a_run_gives_the_same_decisions_again(policy):
-    made = scenario(rate_per_day=0.05, rules=POLICIES[policy], decide_every_ns=60 * SECOND_NS)
+    made = scenario(jobs_per_day=30, rate_per_day=0.05, rules=POLICIES[policy], decide_every_ns=60 * SECOND_NS)
     run = Simulator(made, days=3, seed=4)
     run.run()
     state, scheduler, log, decided = State(made.fleet), policy_of(made, seed=4), run.state.log, 0
@@ -88,7 +89,7 @@ def test_the_log_of_a_run_gives_the_same_decisions_again(policy):
                 state.apply(event)
                 decided += 1
     state.apply_all(log[state.version:])
-    assert decided > 100
+    assert decided > 50
     assert state.digest() == run.state.digest()
 
 

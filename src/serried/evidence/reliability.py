@@ -116,7 +116,7 @@ def _rates_per_node_day(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 def _scale(row: Mapping[str, Any]) -> tuple[float, float]:
     """Chips and days of a row such as "16384 H100 / 54 days"; 54 days where none are named."""
-    numbers = [float(one) for one in re.findall(r"(?<![A-Za-z\d])\d+\b", str(row["system_scale"]))]
+    numbers = [float(one) for one in re.findall(r"(?<![A-Za-z\d])\d+", str(row["system_scale"]))]
     return numbers[0], numbers[1] if len(numbers) > 1 else 54.0
 
 

@@ -47,7 +47,7 @@ def merged(parts: Sequence[Submissions]) -> Submissions:
 def _of_class(one: JobClass, end_ns: int, random: np.random.Generator) -> Submissions:
     arrival_ns = _arrivals_ns(one, end_ns, random)
     count = len(arrival_ns)
-    shape = random.choice(len(one.shapes_Z), size=count, p=_shares(one.weights_Z))
+    place_J = random.choice(len(one.shapes_Z), size=count, p=_shares(one.weights_Z))
     tenant = np.array([number for number, _ in one.tenants])[
         random.choice(len(one.tenants), size=count, p=_shares([weight for _, weight in one.tenants]))]
     work_ns = np.clip(one.median_ns * np.exp(one.spread * random.standard_normal(count)), SECOND_NS,
@@ -55,7 +55,7 @@ def _of_class(one: JobClass, end_ns: int, random: np.random.Generator) -> Submis
     said_ns = np.maximum(work_ns * one.estimate_ratio, 1).astype(np.int64)
     jobs = [Job(name=one.name, shape=one.shapes_Z[place], tenant=owner, priority=one.priority,
                 preemptible=one.preemptible, runtime_ns=runtime_ns)
-            for place, owner, runtime_ns in zip(shape.tolist(), tenant.tolist(), said_ns.tolist(), strict=True)]
+            for place, owner, runtime_ns in zip(place_J.tolist(), tenant.tolist(), said_ns.tolist(), strict=True)]
     return Submissions(arrival_ns_J=arrival_ns, work_ns_J=work_ns, class_J=np.zeros(count, dtype=np.int32),
                        jobs_J=jobs, class_names=(one.name,), checkpoints=(one.checkpoint,))
 

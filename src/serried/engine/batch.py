@@ -26,6 +26,7 @@ from serried.engine.timing import StepClock
 
 __all__ = ["Engine"]
 
+_MANY_STEPS = 1 << 62
 _NO_SIZES: Mapping[int, int] = MappingProxyType({})
 
 
@@ -35,7 +36,7 @@ class Engine:
     def __init__(self, model: EngineModel, number: int, watch: Watch, *, unit_blocks: int = 1,
                  unit_sizes: Mapping[int, int] = _NO_SIZES, keep_spans: bool = False,
                  prefill_only: bool = False) -> None:
-        """unit_blocks: blocks of a cached unit; unit_sizes: of those that have a size of their own."""
+        """unit_blocks: blocks of a cached unit; unit_sizes: of those that have another number of them."""
         self.model, self.number, self.watch = model, number, watch
         self.settings, self.clock = model.settings, StepClock(model)
         self.block = model.settings.block_tokens
@@ -270,9 +271,10 @@ class Engine:
         """Begin the next run at `now_ns`."""
         self.run += 1
         self._began_ns, brought = now_ns, 0
-        has_prefill = False
+        has_prefill = any_pushed = False
         for group in self.groups:
             pushed = self.settings.mixed_steps and self._make_room(group)
+            any_pushed |= pushed
             if group.waiting or group.prefilling:
                 brought += self._fill(group, now_ns, admits=not pushed)
                 has_prefill |= bool(self._chunks)
@@ -287,18 +289,18 @@ class Engine:
             return
         busy = False
         for group in self.groups:
-            self._make_room(group)
+            any_pushed |= self._make_room(group)
             busy |= bool(group.decoding)
         if busy:
             self._is_decode = True
-            self._plan_decode(now_ns)
+            self._plan_decode(now_ns, 1 if any_pushed and self._retry() else _MANY_STEPS)
         elif any(group.waiting for group in self.groups):
             self._plan(now_ns) if self._retry() else self._idle()
         else:
             self._idle()
 
     def _retry(self) -> bool:
-        """Whether something that was pushed out just now can begin again: memory is empty, and it fits by itself."""
+        """Whether something that waits can begin already: what was preempted just now may find its prefix elsewhere."""
         return any(group.waiting and self._fits(group, group.waiting[0]) for group in self.groups)
 
     def _idle(self) -> None:
@@ -438,7 +440,7 @@ class Engine:
             found_s += self.clock.prefill_attention_s(budget, computed)
         return found_s + self.clock.prefill_attention_s(chunk, computed + chunk)
 
-    def _plan_decode(self, now_ns: int) -> None:
+    def _plan_decode(self, now_ns: int, most_steps: int) -> None:
         """A run of decode steps: as many as until a request ends, a table has a knot, or blocks run out."""
         clock, stages = self.clock, self.clock.stages
         busy = [group for group in self.groups if group.decoding]
@@ -447,7 +449,7 @@ class Engine:
             most = max(group.decoding for group in busy)
             mean = sum(group.decoding for group in busy) / len(self.groups)
         flat_s, floor_s, serial_s = clock.decode_parts(most, mean)
-        steps = min(group.ends[0][0] - group.step for group in busy if group.has_ends())
+        steps = min(most_steps, *(group.ends[0][0] - group.step for group in busy if group.has_ends()))
         lines = []
         for group in busy:
             context, each = group.context / group.decoding, group.growth / group.decoding

@@ -20,7 +20,7 @@ class BlockPool:
                  "unit_blocks", "unit_sizes", "used")
 
     def __init__(self, capacity: int, host_capacity: int, unit_blocks: int, unit_sizes: Mapping[int, int]) -> None:
-        """unit_blocks: of a unit; unit_sizes: of those that have a size of their own."""
+        """unit_blocks: of a unit; unit_sizes: of those that have another number of them."""
         self.unit_blocks, self.unit_sizes = unit_blocks, unit_sizes
         self.capacity, self.host_capacity = capacity, host_capacity
         self.used = self.idle_blocks = self.host_used = self.evicted = self.peak = 0
@@ -37,12 +37,12 @@ class BlockPool:
         self.used += blocks
         over = self.used + self.idle_blocks - self.capacity
         while over > 0:
-            unit, size = self.idle.popitem(last=False)
-            self.idle_blocks -= size
-            self.evicted += size
-            over -= size
+            unit, blocks = self.idle.popitem(last=False)
+            self.idle_blocks -= blocks
+            self.evicted += blocks
+            over -= blocks
             if self.host_capacity:
-                self._offload(unit, size)
+                self._offload(unit, blocks)
         self.peak = max(self.peak, self.used)
 
     def give(self, blocks: int) -> None:
@@ -80,10 +80,10 @@ class BlockPool:
             if holders is not None:
                 holders[0] += 1
             else:
-                size = self.idle.pop(unit)
-                self.idle_blocks -= size
-                self.used += size
-                self.pinned[unit] = [1, size]
+                blocks = self.idle.pop(unit)
+                self.idle_blocks -= blocks
+                self.used += blocks
+                self.pinned[unit] = [1, blocks]
         self.peak = max(self.peak, self.used)
 
     def share(self, units: Iterable[int]) -> int:
@@ -91,16 +91,16 @@ class BlockPool:
         what was here already are free again."""
         shared = 0
         for unit in units:
-            size = self.unit_sizes.get(unit, self.unit_blocks)
-            shared += size
+            blocks = self.unit_sizes.get(unit, self.unit_blocks)
+            shared += blocks
             if unit in self.pinned:
                 self.pinned[unit][0] += 1
-                self.used -= size
+                self.used -= blocks
             elif unit in self.idle:
                 self.idle_blocks -= self.idle.pop(unit)
-                self.pinned[unit] = [1, size]
+                self.pinned[unit] = [1, blocks]
             else:
-                self.pinned[unit] = [1, size]   # its blocks were private and stay used
+                self.pinned[unit] = [1, blocks]   # its blocks were private and stay used
         return shared
 
     def unpin(self, units: Sequence[int]) -> None:
@@ -119,11 +119,11 @@ class BlockPool:
         for unit in units:
             self.host_used -= self.host.pop(unit, 0)
 
-    def _offload(self, unit: int, size: int) -> None:
-        if size > self.host_capacity:
+    def _offload(self, unit: int, blocks: int) -> None:
+        if blocks > self.host_capacity:
             return
-        self.host_used += size - self.host.pop(unit, 0)
-        self.host[unit] = size
+        self.host_used += blocks - self.host.pop(unit, 0)
+        self.host[unit] = blocks
         while self.host_used > self.host_capacity:
             _, gone = self.host.popitem(last=False)
             self.host_used -= gone

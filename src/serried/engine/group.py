@@ -68,12 +68,12 @@ class Group:
 
     def blocks_for(self, steps: int) -> int:
         """Blocks that the decoding sequences fill beyond what they have in so many steps."""
-        residues, size = self.residues, len(self.residues)
-        at = self.step % size
+        residues, block = self.residues, len(self.residues)
+        at = self.step % block
         if steps == 1:
             return residues[at]
-        whole, rest = divmod(steps, size)
-        crossing = sum(residues[at:at + rest]) + (sum(residues[:at + rest - size]) if at + rest > size else 0)
+        whole, rest = divmod(steps, block)
+        crossing = sum(residues[at:at + rest]) + (sum(residues[:at + rest - block]) if at + rest > block else 0)
         return whole * sum(residues) + crossing
 
     def steps_with_room(self, steps: int) -> int:

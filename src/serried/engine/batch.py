@@ -39,7 +39,8 @@ class Engine:
         """unit_blocks: blocks of a cached unit; unit_sizes: of those that have another number of them."""
         self.model, self.number, self.watch = model, number, watch
         self.settings, self.clock = model.settings, StepClock(model)
-        self.block = model.settings.block_tokens
+        self.block, self._window = model.settings.block_tokens, model.window_tokens
+        self._drafts = bool(model.settings.acceptance)
         self.groups = [Group(BlockPool(model.kv_blocks, model.host_blocks, unit_blocks, unit_sizes), self.block)
                        for _ in range(model.groups)]
         self.prefill_only, self.keep_spans = prefill_only, keep_spans
@@ -180,10 +181,10 @@ class Engine:
 
     def _counts(self, task: Task) -> bool:
         """Whether its blocks grow with each step; with drafts, or when it outgrows a window, it takes them at once."""
-        return not self.settings.acceptance and not self._slides(task)
+        return not self._drafts and not (self._window and self._slides(task))
 
     def _slides(self, task: Task) -> bool:
-        return 0 < self.model.window_tokens < task.prompt + task.output
+        return 0 < self._window < task.prompt + task.output
 
     def _end(self, group: Group, task: Task, now_ns: int) -> None:
         self._release(group, task, keep=True)
@@ -231,7 +232,7 @@ class Engine:
         return self._most_blocks(task.prompt, task.output if not self._counts(task) and not self.prefill_only else 0)
 
     def _most_blocks(self, prompt: int, output: int) -> int:
-        tokens, window = prompt + output, self.model.window_tokens
+        tokens, window = prompt + output, self._window
         if 0 < window < tokens:
             tokens = min(tokens, window + self.block)
         return -(-tokens // self.block)
@@ -401,9 +402,9 @@ class Engine:
             if one:
                 prefill_s += batches * clock.decode_attention(one, group.context / group.decoding)[0]
                 all_tokens += group.decoding * width / stages
+                decoding = max(decoding, group.decoding)
             tokens = max(tokens, ceil(prefill / batches) + one * width)
             sampled = max(sampled, one + ceil(chunks / batches))
-            decoding = max(decoding, group.decoding if mixed else 0)
             attention_s = max(attention_s, prefill_s / batches)
             all_tokens += prefill / batches
         heavy_s = clock.pass_s(tokens=tokens, mean_tokens=all_tokens / len(self.groups), attention_s=attention_s,
@@ -449,15 +450,15 @@ class Engine:
             most = max(group.decoding for group in busy)
             mean = sum(group.decoding for group in busy) / len(self.groups)
         flat_s, floor_s, serial_s = clock.decode_parts(most, mean)
-        steps = min(most_steps, *(group.ends[0][0] - group.step for group in busy if group.has_ends()))
-        lines = []
+        steps, lines = most_steps, []
         for group in busy:
+            steps = min(steps, group.steps_to_end())
             context, each = group.context / group.decoding, group.growth / group.decoding
             at_s, slope_s, knot = clock.decode_attention(-(-group.decoding // stages), context)
             lines.append((at_s, slope_s * each))
             if knot - context < steps * each:
                 steps = max(1, ceil((knot - context) / each))
-        at_s, more_s = max(lines)
+        at_s, more_s = max(lines) if len(lines) > 1 else lines[0]
         for other_s, faster_s in lines:   # until the attention of another group takes longer
             if faster_s > more_s and other_s + faster_s * steps > at_s + more_s * steps:
                 steps = max(1, min(steps, ceil((at_s - other_s) / (faster_s - more_s))))

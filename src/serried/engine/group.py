@@ -87,9 +87,9 @@ class Group:
             low, high = (middle, high) if self.blocks_for(middle) <= room else (low, middle)
         return low
 
-    def has_ends(self) -> bool:
-        """Whether a request will end; ends of requests that were preempted are dropped from the top of the heap."""
+    def steps_to_end(self) -> int:
+        """Steps until the first of the decoding requests ends; ends of those that were preempted are forgotten."""
         ends = self.ends
-        while ends and ends[0][3].epoch != ends[0][2]:
+        while ends[0][3].epoch != ends[0][2]:
             heappop(ends)
-        return bool(ends)
+        return ends[0][0] - self.step

@@ -7,16 +7,17 @@ import time
 import numpy as np
 
 from benchmarks import Row
-from serried.cli.serving_words import parse_layout, pool_plans
-from serried.engine import Cluster, SimulationLog, simulate
+from serried.engine import Cluster, EnginePool, SimulationLog, simulate
 from serried.fabric import read_fleet
-from serried.serving.cluster import cluster_of
+from serried.serving import serving_machine
+from serried.serving.cluster import engine_models
 from serried.serving.profile import read_engine
-from serried.traffic import Requests, read_trace
-from serried.traffic.arrivals import poisson
-from serried.traffic.compose import open_loop
-from serried.traffic.lengths import fixed
+from serried.serving.spec import deployment
+from serried.software import stack_for
+from serried.traffic import Requests, open_loop, poisson, read_trace, stream
 from serried.workload import read_model
+
+__all__ = ["run"]
 
 MODEL = "Qwen/Qwen3-32B"
 #: One engine of two chips serves 11.4 requests/s of this shape when all come at once: 80 % of that.
@@ -26,19 +27,20 @@ POISSON_BAR_PER_S, TRACE_BAR_PER_S = 20_000, 2_000
 
 def run() -> list[Row]:
     """Wall time of `simulate` alone, the best of three."""
-    load = open_loop(poisson(RATE_PER_S, REQUESTS, np.random.default_rng(7)), fixed(INPUT_TOKENS, REQUESTS),
-                     fixed(OUTPUT_TOKENS, REQUESTS))
-    return [*_rows("10,000 Poisson requests 1024/256 on one engine", load, _cluster("h200:2", "tp=2"),
+    load = open_loop(poisson(RATE_PER_S, REQUESTS, stream(7, 0)), np.full(REQUESTS, INPUT_TOKENS),
+                     np.full(REQUESTS, OUTPUT_TOKENS))
+    return [*_rows("10,000 Poisson requests 1024/256 on one engine", load, _cluster(1, "least_loaded"),
                    POISSON_BAR_PER_S),
-            *_rows("Mooncake synthetic trace on 16 engines", read_trace("mooncake-synthetic"),
-                   _cluster("h200:32", "tp=2,replicas=16", router="prefix"), TRACE_BAR_PER_S)]
+            *_rows("Mooncake synthetic trace on 16 engines", read_trace("mooncake-synthetic"), _cluster(16, "prefix"),
+                   TRACE_BAR_PER_S)]
 
 
-def _cluster(fleet: str, layout: str, *, router: str = "least_loaded") -> Cluster:
-    model = read_model(MODEL)
-    words = parse_layout(layout, weight_format="bf16", cache_format="bf16")
-    return cluster_of(model, *pool_plans(model, read_fleet(fleet), words, read_engine("vllm"), stack=None,
-                                         router=router))
+def _cluster(count: int, router: str) -> Cluster:
+    profile, pool = read_engine("vllm"), read_fleet("h200:2").pools[0]
+    machine = serving_machine(pool, stack_for(pool.chip.family, "serving", profile.stack))
+    engine = engine_models(read_model(MODEL), machine, deployment(tp=2), profile)[0]
+    assert engine is not None, "the model fits two chips"
+    return Cluster(serve=EnginePool(engine=engine, count=count, router=router))
 
 
 def _rows(name: str, load: Requests, cluster: Cluster, bar_per_s: int) -> list[Row]:

@@ -13,7 +13,7 @@ from serried.errors import BadInput
 GEMM = "chip,m,n,k,dtype,vllm_us\nmine,16,32,64,bfloat16,2.5\nmine,32,32,64,bfloat16,\n"
 HEIGHTS = {"gemm": 36000, "attention_context": 18057, "attention_generation": 18903, "mla": 12119, "moe": 15000,
            "collectives_intra_node": 7866, "collectives": 220, "training": 680, "serving_points": 19,
-           "serving_engines": 1279, "serving_published": 439}
+           "serving_engines": 1279, "serving_published": 439, "serving_requests": 600}
 
 
 def written(tmp_path, text, name="cases.csv"):

@@ -13,6 +13,8 @@ QUESTIONS = {
     "serried/gap/1": "gap Qwen3-0.6B --fleet h20:1 --rival h100:1 --serve 64/16@2 --json",
     "serried/plan/1": "plan Qwen3-0.6B --fleet h100:8 --train 2048x64 --top 2 --json",
     "serried/plan-serving/1": "plan Qwen3-0.6B --fleet h100:1 --serve 64/16@2 --json",
+    "serried/serve-simulate/1": "serve simulate Qwen3-0.6B --fleet h100:1 --poisson 5 --requests 20 --json",
+    "serried/plan-traffic/1": "plan Qwen3-0.6B --fleet h100:2 --serve poisson:2/64/16 --requests 20 --workers 1 --json",
     "serried/catalogue/1": "catalogue chips h100 --json",
     "serried/fleet-replay/1": "fleet replay --pods openb_pod_list_default.csv --load 0.02 --policy best-fit --json",
 }

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from serried.fleet import Alternative, EventKind, Shape, State
-from serried.fleet.arrival_replay import MEASURES
 from serried.fleet.assembly import fleet_of
 from serried.fleet.demand import demands_of, feasible_NS
 from serried.fleet.measures import BestFit, Clustering, DotProduct, Packing, Random, scramble
 from serried.fleet.node_scores import NodeScores
+from serried.fleet.policies import MEASURES
 from tests.fleet.examples import gang, happen, on, share, submit
 
 CPU_ONLY = Shape(alternatives=(Alternative(kinds=(0,), chips_per_worker=0),), cpu_milli=8000)

@@ -15,6 +15,7 @@ from serried.fleet.log_text import events_of, lines_of
 from serried.fleet.measures import BestFit
 from serried.fleet.rules import Rules
 from serried.fleet.scheduler import Scheduler
+from serried.fleet.turns import barred
 
 MINUTE_NS = 60_000_000_000
 TENANTS = (Tenant(name="a", quota_chips_K=(24, 12)), Tenant(name="b", weight=3.0),
@@ -76,7 +77,7 @@ def world_event(state: State, what: str, pick: int, time_ns: int, job: Job) -> E
     return Event(time_ns=time_ns, kind=kinds[what], nodes=tuple(set(nodes)))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(FLEETS, RULES, st.lists(happenings(), min_size=20, max_size=80))
 def test_whatever_happens(fleet, rules, world):
     state, warm = State(fleet), Scheduler(fleet, BestFit(fleet), rules)
@@ -102,6 +103,7 @@ def test_whatever_happens(fleet, rules, world):
                 check(state)
         else:
             raise AssertionError("a policy comes to rest")
+        check_reasons(state, warm, time_ns)
     assert replay(fleet, state.log).digest() == state.digest()
     assert replay(fleet, events_of(lines_of(state.log))).digest() == state.digest()
 
@@ -179,6 +181,23 @@ def check_decision(state: State, event: Event, rules: Rules) -> None:
                 taken_K = np.bincount(state.fleet.kind_N[event.placement.node_R], weights=chips * job.shape.share_milli,
                                       minlength=2)
                 assert (state.usage.held_milli_TK[tenant] + taken_K <= np.array(bound.quota_chips_K) * 1000).all()
+
+
+def check_reasons(state: State, policy: Scheduler, time_ns: int) -> None:
+    """What is said of a waiting job is true: there is room if and only if it is told so, and figures bear it out."""
+    snapshot = state.snapshot(time_ns)
+    for queue in list(state.pending.values()):
+        why = policy.why(snapshot, queue[0])
+        job = state.jobs[queue[0]]
+        room = policy.placer.place(snapshot, job.shape, barred(snapshot, job))
+        assert (room is not None) == (why.reason == "turn")
+        if why.reason == "chips":
+            assert why.figures["open_chips"] < why.figures["asked_chips"]
+        if why.reason in ("fragmented nodes", "fragmented switches", "host"):
+            assert why.figures["open_chips"] >= why.figures["asked_chips"]
+        if why.reason == "impossible":
+            empty = State(state.fleet).snapshot()
+            assert Scheduler(state.fleet, BestFit(state.fleet)).placer.place(empty, job.shape) is None
 
 
 @settings(max_examples=20, deadline=None)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from serried.errors import BadInput
-from serried.fleet import Alternative, EventKind, JobStatus, Shape, State, Tenant
-from serried.fleet.rules import POLICIES, rules_named
+from serried.fleet import Alternative, EventKind, Job, JobStatus, Shape, State, Tenant
+from serried.fleet.policies import policy_named
+from serried.fleet.rules import POLICIES
 from tests.fleet.examples import HOUR_NS, gang, happen, nodes_of, on, scheduler_of, settle, share, small_fleet, submit
 
 
@@ -426,7 +427,11 @@ def test_why_says_what_is_true_now():
     assert policy.why(state.snapshot(), host).reason == "impossible"
 
 
-def test_rules_have_names():
-    assert rules_named("fair") is POLICIES["fair"]
-    with pytest.raises(BadInput, match="fair"):
-        rules_named("fare")
+def test_policies_have_names():
+    fleet = small_fleet()
+    policy = policy_named("full+Fragmentation", fleet, [Job(name="j", shape=gang(1))])
+    assert policy.rules is POLICIES["full"]
+    assert policy.name == "full+Fragmentation"
+    assert policy_named("best_fit", fleet, []).rules is POLICIES["fair"]
+    with pytest.raises(BadInput, match="'fair'"):
+        policy_named("fare", fleet, [])

@@ -3,8 +3,8 @@
     python -m serried.calibration.spreads   # rewrites data/evidence/spreads.toml, deterministically
 
 Kernels, collectives and peak memory: residuals of the calibrate cases. Training: residuals of each run under its stack
-fitted without the run's own fold. An area whose cases are all unseen (serving) has no calibrate residuals and keeps
-what an unmeasured area gets.
+fitted without the run's own fold. Serving: residuals of the published results marked for calibration (nothing was
+fitted on them), of sources whose printed load is all there was; first tokens, later ones and throughput apart.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ import numpy as np
 from serried.calibration.training_stacks import FamilyFit, fit_training_stacks
 from serried.evidence.harness import MEASUREMENTS, READERS, read_cases, run_evidence
 from serried.evidence.intervals import SPREADS_FILE, Spread, measured_spreads, spread_text
+from serried.evidence.serving import evaluate as evaluate_serving
+from serried.evidence.serving_points import Point, points_of
+from serried.evidence.serving_sources import serving_source
 from serried.evidence.spec import CaseResults
 from serried.evidence.training import evaluate
 from serried.software import population_stack
@@ -35,7 +38,7 @@ def all_spreads(*, progress: Callable[[str], None] | None = None) -> list[Spread
             continue
         whole = joined(parts)
         residuals = unseen_residuals(whole, fit_training_stacks()) if area == "training" else None
-        spreads = measured_spreads(whole, residuals)
+        spreads = served_spreads() if area == "serving" else measured_spreads(whole, residuals)
         if area == "training":
             spreads += population_spreads()
             spreads += [spread for results in every if results.area == "memory" for spread in measured_spreads(results)]
@@ -43,6 +46,20 @@ def all_spreads(*, progress: Callable[[str], None] | None = None) -> list[Spread
         if progress is not None:
             progress(f"{area}: {len(spreads)} spreads from {len(whole.ids)} cases")
     return found
+
+
+def served_spreads() -> list[Spread]:
+    """What requests through time are known to, by first tokens, later ones and throughput."""
+    frame = read_cases(MEASUREMENTS / "serving" / "published.csv")
+    results = evaluate_serving(frame)
+    split = ["calibrate" if name == "calibrate" and is_measured_well(point) else "validate"
+             for name, point in zip(results.split, points_of(frame), strict=True)]
+    return measured_spreads(replace(results, split=split))
+
+
+def is_measured_well(point: Point) -> bool:
+    """Whether the printed load is all that a point was measured under: no source that only part of is fitted on."""
+    return not serving_source(point.source).fitted_metrics
 
 
 def population_spreads() -> list[Spread]:

@@ -32,7 +32,8 @@ __all__ = ["DATA", "Entry", "figure_of", "fold", "locate", "names_of", "read_ent
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 _SINGULAR = {"chips": "chip", "fabrics": "fabric", "fleets": "fleet", "models": "model", "stacks": "stack",
-             "profiles": "profile", "prices": "price", "collectives": "collective", "engines": "engine"}
+             "profiles": "profile", "prices": "price", "collectives": "collective", "engines": "engine",
+             "reliability": "reliability"}
 _LETTERS = re.compile(r"[^\W_]|(?<=\d)\.(?=\d)")
 _FIGURE_KEYS = {"value", "status", "source", "spread"}
 _MOST_TEXT = 2_000_000   # bytes; no table of this form is larger

@@ -132,6 +132,11 @@ _ALL = (
               "concurrency_or_batch": _TEXT, "request_rate": _TEXT, "ttft_ms": _TIME, "tpot_ms": _TIME,
               "throughput_tok_s_per_chip": _RATE, "throughput_kind": _TEXT, "split": _optional(_TEXT),
               "notes": _optional(_TEXT)}),
+    Table(name="serving_requests",
+          telling=("queued_s", "first_token_s", "last_token_s"), columns={
+              "run": _NAME, "chip": _NAME, "model": _NAME, "engine": _TEXT, "dtype": _TEXT, "max_sequences": _COUNT,
+              "token_budget": _COUNT, "input_len": _SHAPE, "output_len": _SHAPE}
+          | dict.fromkeys(("queued_s", "scheduled_s", "first_token_s", "last_token_s"), Column(low=0, high=1e9))),
 )
 
 #: Every kind of measurements by its name.

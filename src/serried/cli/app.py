@@ -22,7 +22,19 @@ VERBS = {
     "calibrate": "Fit a chip's kernel profile, a fabric or a stack on your own measurements.",
     "fleet replay": "How much of a fleet does a placement rule hand out, jobs arriving one by one?",
     "serve simulate": "What do requests of a trace see on this deployment, and what does a token cost?",
+    "fleet simulate": "What becomes of a fleet over days: goodput, and where every other chip-hour went?",
+    "fleet compare": "Which policy serves this fleet best, on the same jobs and the same failures?",
+    "collective synthesise": "Which schedule fits these wires, and how close is it to the best possible?",
+    "collective verify": "Does this plan do what it says, on every rank, without deadlock?",
+    "collective run": "What does this plan take for real, as processes on this machine?",
     "catalogue": "Which chips, fabrics, fleets, models and stacks are known, and from whom?",
+    "fabric build": "Write a topology: a kind of fabric and its parameters.",
+    "fabric show": "What is in a fabric: tiers, counts, bisection, oversubscription?",
+    "fabric import": "Read a topology from Slurm, Kubernetes, NCCL or a table of hosts.",
+    "fabric export": "Write a topology for Slurm or Kubernetes.",
+    "collective choose": "Which algorithm and protocol for which size on this fabric?",
+    "collective simulate": "How long does a collective take with contention, failures and other jobs?",
+    "collective import": "Is my bus bandwidth acceptable at this number of nodes?",
 }
 
 
@@ -50,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 GROUPS = {
     "fleet": "Many jobs, many chips: who runs where?",
     "serve": "Requests through time on one deployment.",
+    "fabric": "The wires: build, show, import and export topologies.",
+    "collective": "Collectives on the wires: choose, simulate, judge, fit, prove, run.",
 }
 
 

@@ -75,6 +75,13 @@ def _price(name: str) -> dict[str, Any]:
     return _entry(read_entry("prices", name, {key: unit for key, (unit, *_) in TARIFF_FIGURES.items()}))
 
 
+def _reliability(name: str) -> dict[str, Any]:
+    from serried.simulation.reliability import RELIABILITY_FIGURES, read_faults
+
+    read_faults(name)
+    return _entry(read_entry("reliability", name, RELIABILITY_FIGURES))
+
+
 def _profile(name: str) -> dict[str, Any]:
     from serried.compiler import read_profile
 
@@ -115,7 +122,7 @@ def _model(name: str) -> dict[str, Any]:
 
 _SHOW: Mapping[str, Callable[[str], dict[str, Any]]] = {
     "chips": _chip, "fabrics": _fabric, "fleets": _fleet, "models": _model, "stacks": _stack, "profiles": _profile,
-    "collectives": _collective, "prices": _price}
+    "collectives": _collective, "prices": _price, "reliability": _reliability}
 
 
 def _entry(entry: Entry) -> dict[str, Any]:

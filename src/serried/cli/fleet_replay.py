@@ -15,8 +15,9 @@ from serried.display.plain import plain
 from serried.display.progress import progress_bar
 from serried.display.terminal import console
 from serried.errors import BadInput, nearest
-from serried.fleet.arrival_replay import MEASURES, Replayed, replay_arrivals
+from serried.fleet.arrival_replay import Replayed, replay_arrivals
 from serried.fleet.openb import OPENB, arrivals, read_nodes, read_pods
+from serried.fleet.policies import MEASURES
 
 __all__ = ["command"]
 

@@ -11,6 +11,7 @@ import typer
 
 from serried.cli.arguments import one_pool, parse_job, parse_pins
 from serried.cli.plan_files import EMITTERS, EXPRESSIBLE, write_plan
+from serried.cli.plan_traffic import TrafficOptions, is_traffic, plan_traffic
 from serried.display.page import page, write_page
 from serried.display.plain import plain
 from serried.display.plan import plan_sections, print_plan
@@ -35,7 +36,9 @@ def command(
     model: Annotated[str, typer.Argument(help="a model of the catalogue, or a path to a config.json")],
     fleet: Annotated[str, typer.Option(help="CHIP:COUNT, a fleet of the catalogue, or a fleet file")],
     train: Annotated[str | None, typer.Option(help="SEQxGLOBAL_BATCH, in tokens x sequences")] = None,
-    serve: Annotated[str | None, typer.Option(help="INPUT/OUTPUT@CONCURRENCY, in tokens / tokens @ requests")] = None,
+    serve: Annotated[str | None, typer.Option(help="INPUT/OUTPUT@CONCURRENCY, in tokens / tokens @ requests; or "
+                                                   "traffic: trace:FILE, poisson:RATE/INPUT/OUTPUT, ...")] = None,
+    slo: Annotated[str | None, typer.Option(help="objectives under traffic: ttft=2s,tpot=50ms")] = None,
     top: Annotated[int, typer.Option(min=1, max=1000, help="how many to show, best first")] = 10,
     stack: Annotated[str | None, typer.Option(help="the software; default: the best known on this chip")] = None,
     profile: Annotated[str | None, typer.Option(help="the kernel profile, as `calibrate` writes it")] = None,
@@ -43,12 +46,26 @@ def command(
     pin: Annotated[str | None, typer.Option(help="choices to fix, e.g. tp=8,pp=4|8,recompute=full")] = None,
     everything: Annotated[bool, typer.Option("--all", help="search formats and overlap too (minutes)")] = False,
     objective: Annotated[str, typer.Option(help="step_time or usd_per_token")] = "step_time",
-    emit: Annotated[str | None, typer.Option(help=f"files of the best: {', '.join(EMITTERS)}; comma-separated")] = None,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="processes of a search under traffic")] = 2,
+    engine: Annotated[str, typer.Option(help="where that search runs: local or ray")] = "local",
+    serving_engine: Annotated[str, typer.Option(help="the engine whose batching is simulated")] = "vllm",
+    requests: Annotated[int, typer.Option(min=10, help="requests of the traffic that are simulated")] = 600,
+    scale_rate: Annotated[float, typer.Option(help="traffic so many times as dense")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="of traffic that is drawn")] = 0,
+    emit: Annotated[str | None, typer.Option(help=f"files of the best: {', '.join(EMITTERS)}; with traffic vllm, "
+                                                  "sglang, kubernetes")] = None,
     out: Annotated[Path, typer.Option(help="folder for what is emitted")] = Path("plan"),
     html: Annotated[Path | None, typer.Option(help="write one self-contained page")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="an answer for programs")] = False,
 ) -> None:
     """Search every legal layout of a job on a fleet."""
+    if serve is not None and train is None and is_traffic(serve, slo):
+        plan_traffic(read_model(model), fleet, serve, TrafficOptions(
+            slo=slo, workers=workers, engine=engine, serving_engine=serving_engine, stack=stack, top=top, seed=seed,
+            requests=requests, scale_rate=scale_rate, pins=parse_pins(pin, ("weight_formats", "cache_formats"))),
+            emit=[name.strip() for name in (emit or "").split(",") if name.strip()], out=out, as_json=as_json,
+            html=html)
+        return
     job = parse_job(read_model(model), train, serve)
     pool = one_pool(fleet, "--fleet", collectives=collectives)
     wanted = _emitters(emit)
@@ -62,7 +79,12 @@ def command(
     choices: dict[str, Any] = {} if everything else dict(PINNED)
     for name in wanted:
         choices |= EXPRESSIBLE.get(name, {})
-    choices |= parse_pins(pin, CHOICES)
+    _plan_training(job, machine, choices | parse_pins(pin, CHOICES), top=top, objective=objective, pin=pin,
+                   emit=wanted, out=out, html=html, as_json=as_json)
+
+
+def _plan_training(job: Training, machine: Machine, choices: dict[str, Any], *, top: int, objective: str,
+                   pin: str | None, emit: Sequence[str], out: Path, html: Path | None, as_json: bool) -> None:
     with progress_bar("layouts", quiet=as_json) as report:
         try:
             found = search_training(job, machine, top=top, objective=objective, bounded=True, progress=report and (
@@ -71,7 +93,7 @@ def command(
             _refuse_pins(pin, error)
             raise
     spread = interval("training", machine.profile.evidence_class, machine.stack.name)
-    written = write_plan(job, machine, found, wanted, out) if wanted else []
+    written = write_plan(job, machine, found, emit, out) if emit else []
     if html is not None:
         spans = timeline(found.estimate, found.layouts, 0)
         title = f"{job.model.name} on {machine.chip_count} {machine.chip.name}"

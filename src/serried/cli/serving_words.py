@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from serried.catalogue.entry import read_toml
 from serried.cli.arguments import check_format
-from serried.errors import BadInput, nearest
+from serried.errors import BadInput
 from serried.fabric import Fleet, Pool
 from serried.planner.spec import FORMATS
 from serried.serving import Deployments, deployment, serving_machine
@@ -21,34 +20,43 @@ from serried.serving.legality import LEGALITY
 from serried.serving.profile import EngineProfile
 from serried.software import read_stack, stack_for
 from serried.traffic import (
-    Client,
     Requests,
     bursts,
     closed_loop,
     constant,
+    cut,
     diurnal,
     gamma,
     mix,
     open_loop,
     poisson,
+    read_clients,
     read_trace,
+    refuse_beyond,
+    repeated,
+    scaled,
     sessions,
-    stream,
+    within,
 )
-from serried.traffic.lengths import fixed, uniform
+from serried.traffic.chance import ARRIVALS, INPUT, OUTPUT, stream
+from serried.traffic.compose import MOST_REQUESTS
+from serried.traffic.lengths import empirical, fixed, lognormal, uniform
+from serried.traffic.spec import Ints
 from serried.workload import Model
 from serried.workload.spec import Serving
 
-__all__ = ["TrafficWords", "parse_layout", "pool_plans", "requests_of_words"]
+__all__ = ["TraceChanges", "TrafficWords", "length_columns", "parse_layout", "pool_plans", "requests_of_words",
+           "traffic_of_words"]
 
 _DEGREES = {"tp": "tp", "pp": "pp", "ep": "ep", "attention_dp": "attention_dp", "dp": "attention_dp",
             "replicas": "replicas", "max_batch": "max_batch"}
-_DEFAULT_TRACE_INPUT, _DEFAULT_TRACE_OUTPUT = 1024, 256
+_LENGTH = re.compile(r"(\d{1,9})(?:-(\d{1,9})|:(\d{1,2}(?:\.\d{1,6})?))?")
+_LONGEST_DRAWN = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrafficWords:
-    """What was said of traffic; exactly one of the sources."""
+    """What was said of traffic; exactly one of the sources. Lengths as `length_columns` reads them."""
 
     trace: str | None = None
     poisson: float | None = None
@@ -59,11 +67,24 @@ class TrafficWords:
     sessions: str | None = None
     concurrency: int | None = None
     clients: Path | None = None
-    input_tokens: int = _DEFAULT_TRACE_INPUT
-    output_tokens: int = _DEFAULT_TRACE_OUTPUT
+    input_tokens: str | int = 1024
+    output_tokens: str | int = 256
+    lengths_of: str | None = None
     shortest_ratio: float = 1.0
     requests: int = 1000
     duration_s: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceChanges:
+    """What is done to the requests before they are served, in this order."""
+
+    rate: float = 1.0
+    length: float = 1.0
+    window: str | None = None
+    first: int = 0
+    repeat: int = 0
+    drop_longer: bool = False
 
 
 _SOURCES = ("trace", "poisson", "constant", "gamma", "burst", "diurnal", "sessions", "concurrency", "clients")
@@ -80,12 +101,11 @@ def requests_of_words(words: TrafficWords, seed: int, *, context_tokens: int = 0
     if words.trace is not None:
         return read_trace(words.trace, context_tokens=context_tokens)
     if words.clients is not None:
-        return mix(_clients(words.clients), words.duration_s, seed)
-    if not 1 <= words.requests <= 50_000_000:
-        raise BadInput(field="--requests", value=words.requests, expected="1 to 50,000,000", remedy="Send fewer.")
-    lengths = [uniform(longest, words.requests, stream(seed, 1 + side), shortest_ratio=words.shortest_ratio)
-               if words.shortest_ratio < 1.0 else fixed(longest, words.requests)
-               for side, longest in enumerate((words.input_tokens, words.output_tokens))]
+        return mix(read_clients(words.clients), words.duration_s, seed)
+    if not 1 <= words.requests <= MOST_REQUESTS:
+        raise BadInput(field="--requests", value=words.requests, expected=f"1 to {MOST_REQUESTS:,}",
+                       remedy="Send fewer.")
+    lengths = length_columns(words, seed)
     if words.concurrency is not None:
         return closed_loop(words.concurrency, *lengths)
     if words.sessions is not None:
@@ -95,8 +115,51 @@ def requests_of_words(words: TrafficWords, seed: int, *, context_tokens: int = 0
     return open_loop(_arrivals(words, said[0], seed), *lengths)
 
 
-def _arrivals(words: TrafficWords, source: str, seed: int) -> np.ndarray:
-    count, random = words.requests, stream(seed, 0)
+def traffic_of_words(words: TrafficWords, changes: TraceChanges, seed: int, *, context_tokens: int = 0) -> Requests:
+    """The same, scaled, cut and repeated; none is longer than the model's context (0 = it is not known).
+
+    A trace that is neither shortened nor thinned is refused by the line that is too long."""
+    any_length = changes.drop_longer or changes.length != 1.0
+    load = requests_of_words(words, seed, context_tokens=0 if any_length else context_tokens)
+    load = scaled(load, rate=changes.rate, length=changes.length)
+    if changes.window is not None:
+        begin_s, end_s = _numbers(changes.window, "--window", "BEGIN_S:END_S", 2)
+        load = cut(load, begin_s=begin_s, end_s=end_s)
+    load = cut(load, count=changes.first) if changes.first else load
+    load = repeated(load, changes.repeat) if changes.repeat else load
+    load = within(load, context_tokens) if changes.drop_longer else load
+    refuse_beyond(load, context_tokens, file=words.trace or "requests")
+    return load
+
+
+def length_columns(words: TrafficWords, seed: int) -> tuple[Ints, Ints]:
+    """Tokens of prompts and of answers: drawn in pairs from a trace, or each as its word says.
+
+    1024: all alike (with a shortest ratio: between that share of it and it). 512-1024: evenly between.
+    1024:0.8: lognormal, median and deviation of the logarithm.
+    """
+    if words.lengths_of is not None:
+        return empirical(read_trace(words.lengths_of), words.requests, stream(seed, INPUT))
+    inputs, outputs = (_lengths(str(text), field, words, stream(seed, side)) for text, field, side in (
+        (words.input_tokens, "--input", INPUT), (words.output_tokens, "--output", OUTPUT)))
+    return inputs, outputs
+
+
+def _lengths(text: str, field: str, words: TrafficWords, random: np.random.Generator) -> Ints:
+    found, count = _LENGTH.fullmatch(text.strip()), words.requests
+    first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not 1 <= first <= last <= 100_000_000 or found is None:
+        raise BadInput(field=field, value=text, expected="TOKENS, SHORTEST-LONGEST, or MEDIAN:SIGMA",
+                       remedy="Write for example 1024, 512-1024 or 1024:0.8.")
+    if found[3]:
+        return lognormal(first, count, random, sigma=float(found[3]), longest=_LONGEST_DRAWN)
+    if words.shortest_ratio != 1.0:
+        return uniform(last, count, random, shortest_ratio=words.shortest_ratio)
+    return fixed(first, count) if first == last else uniform(last, count, random, shortest_ratio=first / last)
+
+
+def _arrivals(words: TrafficWords, source: str, seed: int) -> Ints:
+    count, random = words.requests, stream(seed, ARRIVALS)
     if source == "constant":
         return constant(float(words.constant or 0.0), count)
     if source == "poisson":
@@ -118,28 +181,6 @@ def _numbers(text: str | None, field: str, form: str, count: int) -> list[float]
         found = []
     if len(found) != count or not all(np.isfinite(found)):
         raise BadInput(field=field, value=text, expected=form, remedy="Use numbers, separated by colons.")
-    return found
-
-
-def _clients(path: Path) -> list[Client]:
-    """Clients of a TOML file: one [[client]] each, with the fields of `Client`."""
-    tables = read_toml(path).get("client")
-    known = {column.name for column in fields(Client)}
-    if not isinstance(tables, list) or not tables:
-        raise BadInput(file=str(path), field="client", value=tables, expected="one [[client]] table per client",
-                       remedy="Write rate_per_s, input_median and output_median below each.")
-    found = []
-    for number, table in enumerate(tables, 1):
-        for key in table:
-            if key not in known:
-                raise BadInput(file=str(path), field=f"client {number}: {key}", value=table[key],
-                               expected="a field of a client",
-                               remedy=f"Known: {', '.join(nearest(key, known) or sorted(known))}.")
-        for key in ("rate_per_s", "input_median", "output_median"):
-            if not isinstance(table.get(key), (int, float)) or isinstance(table.get(key), bool) or table[key] <= 0:
-                raise BadInput(file=str(path), field=f"client {number}: {key}", value=table.get(key),
-                               expected="a number above zero", remedy=f"Write for example {key} = 1.0.")
-        found.append(Client(**table))
     return found
 
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from serried.display.fleet_pictures import lines_svg, tiles_svg
 from serried.display.spec import Bar, Curve, Section, Span, Stack
 from serried.errors import BadInput
 from serried.units import significant
@@ -67,6 +68,10 @@ def _section(section: Section) -> str:
         parts.append(_stacks(section.stacks))
     if section.curves:
         parts.append(_curves(section.curves, section.axes))
+    if section.tiles:
+        parts.append(tiles_svg(section.tiles))
+    if section.lines:
+        parts.append(lines_svg(section.lines, across=section.across))
     if section.rows:
         parts.append(_table(section.header, section.rows))
     return "\n".join(parts)

@@ -11,42 +11,53 @@ from serried.display.spec import Curve, Section
 from serried.display.terminal import table
 from serried.engine import SimulationLog
 from serried.serving.report import ServingReport
-from serried.traffic import Requests
 from serried.units import format_quantity, significant
 from serried.workload.spec import Floats
 
 __all__ = ["print_report", "report_sections"]
 
-_TIMES = {"ttft": "time to first token", "tpot": "time per output token", "e2e": "end to end", "queue": "queueing"}
-_LATENCY_HEADER = ("", "class", "mean", "p50", "p90", "p99", "80 % of p50")
+_TIMES = {"ttft": "time to first token", "tpot": "time per output token", "inter_token": "between tokens",
+          "e2e": "end to end", "queue": "queueing"}
+_LATENCY_HEADER = ("", "class", "mean", "p50", "p90", "p99")
 _POINTS = 400
+_MOST_SHARE = 0.995   # the last few would squeeze the rest
+_LEVELS = ("mean", "p50", "p90", "p99")
+
+Factors = Mapping[str, tuple[float, float]]
 
 
-def print_report(report: ServingReport, screen: Console, *, spreads: Mapping[str, tuple[float, float]]) -> None:
-    """Latencies by class, then rates, money and watts."""
-    screen.print(table("Latency", _LATENCY_HEADER, _latency_rows(report, spreads), left=2))
+def print_report(report: ServingReport, screen: Console, *, spreads: Factors) -> None:
+    """Latencies by class, then rates, money and watts. spreads: factors of the 80 % interval around each kind."""
+    screen.print(table("Latency (80 % interval)", _LATENCY_HEADER, _latency_rows(report, spreads), left=2))
     screen.print()
     screen.print(table("", ("", "", ""), _rate_rows(report, spreads), left=1))
 
 
-def _latency_rows(report: ServingReport, spreads: Mapping[str, tuple[float, float]]) -> list[list[str]]:
+def _latency_rows(report: ServingReport, spreads: Factors) -> list[list[str]]:
     rows = []
     for key, words in _TIMES.items():
-        for place, group in enumerate(report.classes):
-            times = group.times_s[key]
-            low, high = spreads.get(key, (1.0, 1.0))
-            told = f"{_time(times.p50 * low)} … {_time(times.p50 * high)}" if key in spreads else ""
-            rows.append([words if not place else "", group.name, *map(_time, (times.mean, times.p50, times.p90,
-                                                                             times.p99)), told])
+        groups = [(group.name, group.times_s[key]) for group in report.classes] if key != "inter_token" \
+            else [("all", report.inter_token_s)]
+        rows += [[words if not place else "", name, *(_told(getattr(times, level), spreads[key]) for level in _LEVELS)]
+                 for place, (name, times) in enumerate(groups)]
     return rows
 
 
-def _time(time_s: float) -> str:
-    return format_quantity(time_s, "s") if np.isfinite(time_s) else "–"
+def _told(time_s: float, factors: tuple[float, float]) -> str:
+    """A time and its interval in the same unit: "139 ms (98 … 197)"."""
+    if not np.isfinite(time_s):
+        return "–"
+    shown = format_quantity(time_s, "s")
+    number, _, unit = shown.rpartition(" ")
+    if not time_s:
+        return shown
+    scale = float(number.replace(",", "")) / time_s if unit else 1.0
+    low, high = (significant(time_s * factor * scale, 2) for factor in factors)
+    return f"{shown} ({low} … {high})"
 
 
-def _rate_rows(report: ServingReport, spreads: Mapping[str, tuple[float, float]]) -> list[list[str]]:
-    low, high = spreads.get("throughput", (1.0, 1.0))
+def _rate_rows(report: ServingReport, spreads: Factors) -> list[list[str]]:
+    low, high = spreads["throughput"]
     rate, price = report.output_tokens_per_s, report.price
 
     def usd(value: float) -> str:
@@ -67,26 +78,44 @@ def _rate_rows(report: ServingReport, spreads: Mapping[str, tuple[float, float]]
          if np.isfinite(report.j_per_output_token) else "unknown", "at the meter"]]
 
 
-def report_sections(report: ServingReport, requests: Requests, log: SimulationLog, times_s: Mapping[str, Floats], *,
-                    spreads: Mapping[str, tuple[float, float]]) -> list[Section]:
+def report_sections(report: ServingReport, log: SimulationLog, times_s: Mapping[str, Floats], *,
+                    spreads: Factors) -> list[Section]:
     """The page: tables, distributions of latency, and how the run went over time."""
     return [
-        Section(title="Latency", header=_LATENCY_HEADER, rows=_latency_rows(report, spreads)),
+        Section(title="Latency", header=_LATENCY_HEADER, rows=_latency_rows(report, spreads),
+                text="In brackets, where four measured values in five are expected."),
         Section(title="Rates, money and watts", header=("", "", ""), rows=_rate_rows(report, spreads)),
-        Section(title="Distribution of latency", axes=("ms", "share of requests"),
-                text="Share of requests that are faster, up to the 99.5th percentile.",
-                curves=[_distribution(_TIMES[key], times_s[key]) for key in ("ttft", "tpot")]),
-        Section(title="First tokens through time", axes=("arrival, s", "ms"),
-                curves=_through_time(log, times_s["ttft"])),
+        *(Section(title=f"Distribution of {_TIMES[key]}", axes=("ms", "share of requests"),
+                  text=f"Share of requests that are faster, up to {_MOST_SHARE:.1%} of them.",
+                  curves=_distribution(times_s[key], _TIMES[key])) for key in ("ttft", "tpot")),
+        *(Section(title=f"{_TIMES[key].capitalize()} through the run", axes=("arrival, s", "ms"),
+                  curves=_through_time(log, times_s[key])) for key in ("ttft", "tpot")),
+        Section(title="Batch through the run", axes=("s", "sequences"), curves=_batch(log),
+                text="Sequences that decode at once, on all engines together and on the fullest one."),
         Section(title="Requests in the system", axes=("s", "requests"), curves=_in_system(log))]
 
 
-def _distribution(label: str, time_s: Floats) -> Curve:
+def _distribution(time_s: Floats, label: str) -> list[Curve]:
     found = np.sort(time_s[np.isfinite(time_s)]) * 1e3
     if not len(found):
-        return Curve(label=label, x=[0.0], y=[0.0])
-    share = np.linspace(0.0, 0.995, _POINTS)
-    return Curve(label=label, x=np.quantile(found, share).tolist(), y=share.tolist())
+        return []
+    share = np.linspace(0.0, _MOST_SHARE, _POINTS)
+    return [Curve(label=label, x=np.quantile(found, share).tolist(), y=share.tolist())]
+
+
+def _batch(log: SimulationLog) -> list[Curve]:
+    if not log.spans:
+        return []
+    spans = np.array(log.spans, dtype=np.int64)
+    at_ns = np.linspace(0, max(log.end_ns, 1), _POINTS)
+    by_engine = []
+    for engine in np.unique(spans[:, 0]):
+        _, begin_ns, end_ns, _, sequences, _ = spans[spans[:, 0] == engine].T
+        span = np.searchsorted(begin_ns, at_ns, side="right") - 1
+        by_engine.append(np.where((span >= 0) & (at_ns < end_ns[span]), sequences[span], 0))
+    x = (at_ns * 1e-9).tolist()
+    return [Curve(label="all engines", x=x, y=np.sum(by_engine, axis=0).tolist()),
+            Curve(label="fullest engine", x=x, y=np.max(by_engine, axis=0).tolist())]
 
 
 def _through_time(log: SimulationLog, time_s: Floats) -> list[Curve]:

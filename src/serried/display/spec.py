@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Bar", "Curve", "Section", "Span", "Stack"]
+__all__ = ["Bar", "Curve", "Line", "Section", "Span", "Stack", "Tiles"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +51,23 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tiles:
+    """Squares under one label: how full each is, and how much of the time it was down, 0 to 1."""
+
+    label: str
+    values: Sequence[float]
+    down: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """Shares, 0 to 1, at even steps of time."""
+
+    label: str
+    shares: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
     """One part of a page: a heading, a sentence, and a picture or a table (rows of text)."""
 
@@ -63,5 +80,8 @@ class Section:
     stacks: Sequence[Stack] = ()
     curves: Sequence[Curve] = ()
     axes: tuple[str, str] = ("", "")
+    tiles: Sequence[Tiles] = ()
+    lines: Sequence[Line] = ()
+    across: str = ""
     header: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from serried.catalogue.entry import DATA, read_toml
+from serried.emit.arguments import check_arguments
 from serried.errors import BadInput
 from serried.workload import AttentionSpec, MlpSpec, Model, Training
 
-__all__ = ["check_arguments", "documented_arguments", "megatron_arguments"]
+__all__ = ["megatron_arguments"]
 
 _FSDP = ["--use-distributed-optimizer", "--use-megatron-fsdp", "--data-parallel-sharding-strategy"]
 _SHARDING = {0: [], 1: ["--use-distributed-optimizer"], 2: [*_FSDP, "optim_grads"], 3: [*_FSDP, "optim_grads_params"]}
@@ -37,7 +37,7 @@ def megatron_arguments(job: Training, layout: Mapping[str, Any]) -> list[str]:
              "--transformer-impl", "transformer_engine", "--cross-entropy-loss-fusion",
              "--tokenizer-type", "NullTokenizer", "--vocab-size", str(job.model.vocab - 1), "--mock-data",
              "--train-iters", "50", "--lr", "1e-4", "--log-interval", "1", "--log-throughput"]
-    check_arguments(words)
+    check_arguments(words, "megatron")
     return words
 
 
@@ -98,30 +98,6 @@ def _layout_words(model: Model, layout: Mapping[str, Any]) -> list[str]:
     words += ["--overlap-grad-reduce"] if layout["overlap_data"] else []
     words += ["--overlap-param-gather"] if layout["overlap_data"] and sharded else []
     return words + (["--tp-comm-overlap"] if layout["overlap_tensor"] and layout["sequence_parallel"] else [])
-
-
-def documented_arguments() -> dict[str, dict[str, Any]]:
-    """Name to type and choices, from the tool's documented argument list (see the file for its release)."""
-    arguments: dict[str, dict[str, Any]] = read_toml(DATA / "emit" / "megatron-arguments.toml")["arguments"]
-    return arguments
-
-
-def check_arguments(words: Sequence[str]) -> None:
-    """Assert that every word is a documented argument with a value of its type and choices: our fault if not."""
-    documented, position = documented_arguments(), 0
-    while position < len(words):
-        name = words[position]
-        assert name in documented, f"{name} is not a documented argument"
-        rule, values = documented[name], []
-        while position + 1 < len(words) and not words[position + 1].startswith("--"):
-            position += 1
-            values.append(words[position])
-        kinds = {"flag": 0, "words": len(values) or -1}
-        assert len(values) == kinds.get(rule["type"], 1), f"{name} takes {rule['type']}, got {values}"
-        for value in values:
-            assert value in rule.get("choices", [value]), f"{name} {value}: expected one of {rule.get('choices')}"
-            assert rule["type"] not in ("int", "float") or float(value) is not None
-        position += 1
 
 
 def _main_attention(model: Model) -> AttentionSpec:

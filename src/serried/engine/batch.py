@@ -44,7 +44,7 @@ class Engine:
         self.groups = [Group(BlockPool(model.kv_blocks, model.host_blocks, unit_blocks, unit_sizes), self.block)
                        for _ in range(model.groups)]
         self.prefill_only, self.keep_spans = prefill_only, keep_spans
-        self.spans: list[tuple[int, int, int, int, int]] = []
+        self.spans: list[tuple[int, int, int, int, int, int]] = []
         self.next_ns, self.run = -1, 0    # run: counts runs, so that an end that was planned earlier is known as stale
         self.busy_ns = self.steps = self.tokens = self.outstanding = 0
         self.prefill_ns = self.brought_ns = 0   # of busy_ns: what prompts add to steps, and blocks brought up
@@ -72,12 +72,14 @@ class Engine:
             self._plan(now_ns)
             return True
         is_news = len(group.waiting) == 1 or self.settings.prefill_wait_steps
-        if self._is_decode and self._steps > 1 and is_news and self._fits(group, group.waiting[0]):
-            return self._cut(now_ns)
-        return False
+        is_cut = bool(self._is_decode and self._steps > 1 and is_news and self._fits(group, group.waiting[0])
+                      and self._cut(now_ns))
+        if len(group.waiting) == 1:   # it waits from the end of this run on
+            group.waited = -self._steps if self._is_decode or self.settings.mixed_steps else 0
+        return is_cut
 
     def _cut(self, now_ns: int) -> bool:
-        """End the present run of decode steps with the step that is under way."""
+        """End the present run of decode steps with the step under way, and those given to the device already."""
         elapsed_s = (now_ns - self._began_ns) * 1e-9
         first_s, more_s = self._curve
         steps = elapsed_s / first_s if first_s > 0 else 1.0
@@ -89,6 +91,7 @@ class Engine:
             steps -= 1
         while steps < self._steps and self._elapsed_ns(steps) <= now_ns - self._began_ns:
             steps += 1
+        steps += self.settings.ahead_steps
         if steps >= self._steps:
             return False
         self._steps = steps
@@ -109,7 +112,7 @@ class Engine:
         self.steps += steps
         if self.keep_spans:
             self.spans.append((self.number, self._began_ns, now_ns, sum(chunk for _, _, chunk in self._chunks),
-                               sum(group.decoding for group in self.groups)))
+                               sum(group.decoding for group in self.groups), steps))
         advances = self._is_decode or self.settings.mixed_steps
         for group in self.groups:
             if advances and group.decoding:

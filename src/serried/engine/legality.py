@@ -51,9 +51,9 @@ REQUEST_RULES: tuple[Rule[Requests], ...] = (
          holds=lambda of: len(of.output_tokens_R) == len(of) and bool((of.output_tokens_R >= 1).all())),
     Rule(field="previous_R", expected="an earlier request, or -1", remedy="Sort the requests by arrival.",
          holds=_previous_is_earlier),
-    Rule(field="think_ns_R", expected="0 or more, one entry a request, where there are sessions",
+    Rule(field="think_ns_R", expected="0 or more, one entry a request, or none at all",
          remedy="Give 0 where nobody thinks.",
-         holds=lambda of: len(of.think_ns_R) == len(of.previous_R) and bool((of.think_ns_R >= 0).all())),
+         holds=lambda of: len(of.think_ns_R) in (0, len(of)) and bool((of.think_ns_R >= 0).all())),
     Rule(field="block_start_R", expected="ascending offsets into the hashes, one more than requests",
          remedy="Leave the hashes out to do without them.", holds=_hashes_are_whole),
     Rule(field="in_flight", expected="0 or more", remedy="0 is an open loop.", holds=lambda of: of.in_flight >= 0))

@@ -62,6 +62,7 @@ class _Simulation:
         self.starts: list[int] = requests.block_start_R.tolist()
         self.hashes: list[int] = requests.block_hash_H.tolist()
         self.events: list[tuple[int, int, int, int]] = []   # (time, kind, number, run)
+        self.think_ns: list[int] = requests.think_ns_R.tolist() or [0] * count
         self.ended = 0
         pool = cluster.prefill
         self._prefixes((pool or cluster.serve).engine.settings.block_tokens)
@@ -114,7 +115,7 @@ class _Simulation:
         if in_flight:
             self.waiting_loop = iter(range(min(in_flight, count), count))
             for number in range(min(in_flight, count)):
-                self._arrive_at(number, 0)
+                self._arrive_at(number, self.arrival_ns[number])
         elif not self.followers:
             self._run_open(progress)
             return
@@ -240,11 +241,10 @@ class _Simulation:
         if self.requests.in_flight:
             following = next(self.waiting_loop, None)
             if following is not None:
-                self._arrive_at(following, time_ns)
+                self._arrive_at(following, time_ns + self.think_ns[following])
             return
         for following in self.followers.get(number, ()):
-            self._arrive_at(following, max(self.arrival_ns[following],
-                                           time_ns + int(self.requests.think_ns_R[following])))
+            self._arrive_at(following, max(self.arrival_ns[following], time_ns + self.think_ns[following]))
 
     def log(self) -> SimulationLog:
         """The books as columns."""

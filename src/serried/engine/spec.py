@@ -26,6 +26,8 @@ class EngineSettings:
     block_tokens: tokens of a KV block. prefix_caching: blocks of ended requests are found again until evicted.
     capture_sizes: sequence counts at which decode steps are captured as graphs, ascending; a batch is padded up to the
     next; larger ones run eagerly. asynchronous: the host prepares the next step while the device runs this one.
+    ahead_steps: decode steps that the device has been given when the host hears of a new request, beyond the present
+    one.
     acceptance: chance that the draft at position 1, 2, ... is accepted given all before it were; () = no drafts.
     prefill_wait_steps: while others decode, waiting prompts are held for so many steps, or until they fill
     prefill_wait_ratio of the token budget; 0 = they are not held.
@@ -40,6 +42,7 @@ class EngineSettings:
     capture_sizes: tuple[int, ...] = ()
     asynchronous: bool = True
     acceptance: tuple[float, ...] = ()
+    ahead_steps: int = 0
     prefill_wait_steps: int = 0
     prefill_wait_ratio: float = 0.0
 
@@ -162,5 +165,5 @@ class SimulationLog:
     prefill_ns_E: Ints
     brought_ns_E: Ints
     end_ns: int = 0
-    spans: tuple[tuple[int, int, int, int, int], ...] = field(default=())
-    """(engine, start ns, end ns, prefill tokens, decoding sequences) of each run of steps, when asked for."""
+    spans: tuple[tuple[int, int, int, int, int, int], ...] = field(default=())
+    """(engine, start ns, end ns, prefill tokens, decoding sequences, steps) of each run of steps, when asked for."""

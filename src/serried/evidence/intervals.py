@@ -94,7 +94,7 @@ def interval(area: str, evidence_class: str, kind: str = "", *, extra: Sequence[
 def kinds_of(results: CaseResults) -> Sequence[str]:
     """What residuals are told apart by: the reader's own `kind`, with the operator, operation or format it names."""
     named = [results.groups[name] for name in ("operator", "operation", "kernel", "kind", "format")
-             if name in results.groups and not (name == "format" and results.area == "training")]
+             if name in results.groups and not (name == "format" and results.area in ("training", "serving"))]
     return ["/".join(word for word in words if word) for words in zip(*named, strict=True)] if named \
         else [""] * len(results.ids)
 

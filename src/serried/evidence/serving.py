@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from serried.compiler import ENGINE_FORMAT
+from serried.engine import Cluster
 from serried.errors import SerriedError
 from serried.evidence.serving_points import COLUMNS, METRICS, Point, points_of
 from serried.evidence.serving_runs import Benchmark, play
@@ -20,7 +21,7 @@ from serried.evidence.spec import CaseResults
 from serried.fabric import Pool, read_fabric
 from serried.planner.spec import Machine
 from serried.serving import serving_machine
-from serried.serving.cluster import PoolPlan
+from serried.serving.cluster import PoolPlan, cluster_of
 from serried.serving.peak import refuse_above_peak
 from serried.serving.profile import EngineProfile, find_engine
 from serried.serving.spec import ServingEstimate
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["COLUMNS", "evaluate", "machine_of", "predict", "refuse_impossible", "shown"]
 
-#: A first token under load depends on how arrivals bunch and on time outside the engine (tokenising, HTTP, streaming),
-#: which a closed loop does not know: it is right to a factor of three.
-FIRST_TOKEN_SPREAD = 2.0
 #: Benchmarks that hold a concurrency send about ten times as many requests, the first wave all at once.
 BENCHMARK_WAVES = 10.0
 #: What the request simulator reports; other metrics, and runs whose launches are known, are those of a static load.
@@ -45,7 +43,7 @@ _PLAYED = {"ttft": ("ttft", 1e3), "ttft_mean": ("ttft", 1e3), "tpot": ("tpot", 1
 
 #: What was estimated already, by chip, engine, job, deployments, recipe and what is known of launches: several figures
 #: are measured on one run.
-Estimates = dict[tuple[object, ...], ServingEstimate | Mapping[str, float]]
+Estimates = dict[tuple[object, ...], ServingEstimate | Mapping[str, float] | Cluster]
 
 
 def evaluate(frame: pl.DataFrame) -> CaseResults:
@@ -59,24 +57,29 @@ def evaluate(frame: pl.DataFrame) -> CaseResults:
         split=[point.split for point in points], evidence_class=[kind for _, kind, _ in found],
         skipped=[reason for _, _, reason in found],
         groups={"chip": [point.chip for point in points], "model": [point.model for point in points],
-                "engine": [point.engine for point in points], "metric": [point.metric for point in points],
+                "engine": [point.engine for point in points], "kind": [kind_of(point.metric) for point in points],
+                "metric": [point.metric for point in points],
                 "format": [point.number_format for point in points], "source": [point.source for point in points],
                 "extra_spread": [f"{extra_spread(point):.6g}" for point in points]},
         fold=[f"{point.model}/{point.chip}" for point in points])
 
 
+def kind_of(metric: str) -> str:
+    """What spreads are told apart by: first tokens, later ones, or throughput."""
+    return next((kind for kind in ("ttft", "tpot", "throughput") if kind in metric), "")
+
+
 def extra_spread(point: Point) -> float:
     """What widens the interval of a point beyond its evidence class, as a fraction: estimated engines and memories of
-    the chip, and for a first token what the closed loop does not know."""
+    the chip."""
     if point.skipped is not None:
         return 0.0
     try:
         figures = read_chip(point.chip).figures
     except SerriedError:
         return 0.0
-    estimated = max((figure.spread for name, figure in figures.items()
-                     if name.startswith(("matrix_peak", "hbm_bandwidth"))), default=0.0)
-    return max(estimated, FIRST_TOKEN_SPREAD if point.metric.startswith("ttft") else 0.0)
+    return max((figure.spread for name, figure in figures.items()
+                if name.startswith(("matrix_peak", "hbm_bandwidth"))), default=0.0)
 
 
 def predict(point: Point, estimates: Estimates) -> tuple[float, str, str | None]:
@@ -95,9 +98,12 @@ def predict(point: Point, estimates: Estimates) -> tuple[float, str, str | None]
     return value, machine.profile.evidence_class, None
 
 
+def _pools(point: Point) -> tuple[object, ...]:
+    return tuple(tuple(pool.row(0).values()) for pool in (point.layout, point.prefill) if pool is not None)
+
+
 def _key(point: Point) -> tuple[object, ...]:
-    pools = tuple(tuple(pool.row(0).values()) for pool in (point.layout, point.prefill) if pool is not None)
-    return point.chip, point.engine, point.job, pools, point.recipe, point.note
+    return point.chip, point.engine, point.job, _pools(point), point.recipe, point.note
 
 
 def _played(point: Point, profile: EngineProfile, estimates: Estimates) -> float:
@@ -107,14 +113,20 @@ def _played(point: Point, profile: EngineProfile, estimates: Estimates) -> float
     key = ("played", *_key(point))
     if key not in estimates:
         recipe = point.recipe
-        tuned = profile.with_settings(**recipe.settings)
+        tuned = profile.with_settings(**recipe.settings(point.job, int(point.layout.attention_dp[0])))
         if recipe.memory_fraction:
             tuned = replace(tuned, memory_fraction=recipe.memory_fraction)
         serve, prefill = (None if row is None else PoolPlan(
             machine=machine_of(point.chip, int(row.chip_count[0]), point.engine), row=row, profile=tuned)
             for row in (point.layout, point.prefill))
         assert serve is not None
-        estimates[key] = play(point.job, Benchmark(shortest=recipe.shortest_ratio, waves=recipe.waves), serve, prefill)
+        shape = ("cluster", point.model, point.chip, point.engine, _pools(point), tuned.settings, tuned.memory_fraction)
+        if shape not in estimates:   # loads of one deployment differ, its step times do not
+            estimates[shape] = cluster_of(point.job.model, serve, prefill)
+        cluster = estimates[shape]
+        assert isinstance(cluster, Cluster)
+        estimates[key] = play(point.job, Benchmark(shortest=recipe.shortest_ratio, waves=recipe.waves), cluster, serve,
+                              prefill)
     found = estimates[key]
     assert isinstance(found, Mapping)
     name, factor = _PLAYED[point.metric]

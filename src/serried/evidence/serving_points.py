@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from serried.errors import SerriedError
 from serried.evidence.cells import Cells, Unusable
-from serried.evidence.serving_recipes import NO_RECIPE, Recipe, recipe_of
+from serried.evidence.serving_recipes import NO_RECIPE, Recipe, checkpoint_format, multiplies_degrees, recipe_of
 from serried.evidence.serving_sources import ServingSource, serving_source
 from serried.serving import Deployments, deployment
 from serried.serving.static import LaunchNote
@@ -124,7 +124,7 @@ def _engine_points(cells: Cells) -> list[Point]:
 
 def _engine_point(cells: Cells, base: Point) -> Point:
     base = replace(base, measured=_need(cells, f"silicon_{base.metric}_ms"))
-    number_format = _recipe(base.number_format)
+    number_format = checkpoint_format(base.model, _recipe(base.number_format))
     found = re.search(r"silicon_concurrency=(\d+)", cells["silicon_data_source"])
     concurrency = int(found.group(1)) if found else cells.whole("batch_size")
     if concurrency is None:
@@ -132,8 +132,9 @@ def _engine_point(cells: Cells, base: Point) -> Point:
     job = Serving(model=_model(base.model), input_tokens=int(_need(cells, "isl")),
                   output_tokens=int(_need(cells, "osl")), concurrency=concurrency)
     is_split = cells["mode"] != "agg"
-    tp, _, _ = _degrees(cells, "decode_" if is_split else "")
-    recipe = recipe_of(source=base.source, engine=base.engine, chip=base.chip, model=base.model, job=job, tp=tp)
+    tp, groups, _ = _degrees(cells, "decode_" if is_split else "")
+    recipe = recipe_of(source=cells["silicon_data_source"], engine=base.engine, chip=base.chip, model=base.model,
+                       job=job, tp=tp, groups=groups)
     pools = [_pool(cells, prefix, job.model, number_format, recipe)
              for prefix in (("prefill_", "decode_") if is_split else ("",))]
     return replace(base, job=job, layout=pools[-1], prefill=pools[0] if is_split else None, recipe=recipe,
@@ -150,6 +151,8 @@ def _degrees(cells: Cells, prefix: str) -> tuple[int, int, int]:
     groups = cells.whole(f"{prefix}attention_dp_size", zero=True) or 1
     experts = cells.whole(f"{prefix}moe_ep_size", zero=True) or 1
     cut = cells.whole(f"{prefix}moe_tp_size", zero=True) or 1
+    if multiplies_degrees(cells["silicon_data_source"]) and cut == experts > 1:
+        tensor, groups, cut = max(tensor // experts, 1), max(groups // experts, 1), 1
     world = cut * experts if cut * experts in (tensor, tensor * groups) else max(tensor, experts)
     if world < groups:
         world = tensor * groups

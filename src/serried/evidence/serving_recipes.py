@@ -12,7 +12,7 @@ from serried.catalogue.entry import DATA, read_toml
 from serried.errors import BadInput
 from serried.workload.spec import Serving
 
-__all__ = ["NO_RECIPE", "Recipe", "read_recipes", "recipe_of"]
+__all__ = ["NO_RECIPE", "Recipe", "checkpoint_format", "multiplies_degrees", "read_recipes", "recipe_of"]
 
 RECIPES_FILE = DATA / "evidence" / "serving-recipes.toml"
 
@@ -21,9 +21,11 @@ RECIPES_FILE = DATA / "evidence" / "serving-recipes.toml"
 class Recipe:
     """Conditions, and what holds where all are met; 0, "" and () = not said.
 
-    source, engine, chip, model: what the printed ones begin with. input_tokens, output_tokens, tensor_below: of the
-    row. cache_format: of the KV cache. max_sequences, token_budget, prefill_wait_steps, prefill_wait_ratio: flags of
-    the engine. memory_fraction: of HBM. expert_parallel: experts are spread over all chips of a replica.
+    source, engine, chip, model: what the printed ones begin with. measured: the day that the row gives. input_tokens,
+    output_tokens, tensor_below, groups_from (least attention groups): of the row. cache_format: of the KV cache.
+    max_sequences, token_budget, prefill_wait_steps, prefill_wait_ratio: flags of the engine. prompt_budget: a step
+    takes what runs, drafts included, a prompt and 64 tokens, if that is more than token_budget. acceptance: of drafts
+    by position. memory_fraction: of HBM. expert_parallel: experts are spread over all chips of a replica.
     shortest_ratio: the shortest lengths over the longest; waves: requests sent over requests in flight.
     """
 
@@ -34,28 +36,36 @@ class Recipe:
     input_tokens: int = 0
     output_tokens: int = 0
     tensor_below: int = 0
+    groups_from: int = 0
+    measured: str = ""
     cache_format: str = ""
     max_sequences: int = 0
     token_budget: int = 0
     prefill_wait_steps: int = 0
     prefill_wait_ratio: float = 0.0
+    prompt_budget: bool = False
+    acceptance: tuple[float, ...] = ()
     memory_fraction: float = 0.0
     expert_parallel: bool = False
     shortest_ratio: float = 1.0
     waves: int = 10
     origin: str = field(default="", repr=False)
 
-    def holds(self, *, source: str, engine: str, chip: str, model: str, job: Serving, tp: int) -> bool:
+    def holds(self, *, source: str, engine: str, chip: str, model: str, job: Serving, tp: int, groups: int) -> bool:
         """Whether every condition is met."""
         return _begins(source, self.source) and engine.startswith(self.engine) and _begins(chip, self.chip) \
+            and (not self.measured or f"measured={self.measured}" in source) and groups >= self.groups_from \
             and _begins(model, self.model) and self.input_tokens in (0, job.input_tokens) \
             and self.output_tokens in (0, job.output_tokens) and (not self.tensor_below or tp < self.tensor_below)
 
-    @property
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self, job: Serving, groups: int) -> Mapping[str, Any]:
         """The engine's flags that it sets."""
-        names = ("max_sequences", "token_budget", "prefill_wait_steps", "prefill_wait_ratio")
-        return {name: getattr(self, name) for name in names if getattr(self, name)}
+        names = ("max_sequences", "token_budget", "prefill_wait_steps", "prefill_wait_ratio", "acceptance")
+        flags = {name: getattr(self, name) for name in names if getattr(self, name)}
+        if self.prompt_budget:
+            running = -(-job.concurrency // groups) * (1 + len(self.acceptance))
+            flags["token_budget"] = max(self.token_budget, running + job.input_tokens + 64)
+        return flags
 
 
 NO_RECIPE = Recipe()
@@ -65,10 +75,26 @@ def _begins(text: str, beginnings: tuple[str, ...]) -> bool:
     return not beginnings or text.startswith(beginnings)
 
 
-def recipe_of(*, source: str, engine: str, chip: str, model: str, job: Serving, tp: int) -> Recipe:
+def recipe_of(*, source: str, engine: str, chip: str, model: str, job: Serving, tp: int, groups: int) -> Recipe:
     """The first recipe that holds for a row; one without conditions when none does."""
     return next((recipe for recipe in read_recipes() if recipe.holds(
-        source=source, engine=engine, chip=chip, model=model, job=job, tp=tp)), NO_RECIPE)
+        source=source, engine=engine, chip=chip, model=model, job=job, tp=tp, groups=groups)), NO_RECIPE)
+
+
+def checkpoint_format(model: str, number_format: str) -> str:
+    """The format of a model's public checkpoint where a table only says its width: scaled by block, or as printed."""
+    names = _names("checkpoints", "block_scaled") if number_format == "fp8" else ()
+    return f"{number_format}-block" if names and model.startswith(names) else number_format
+
+
+def multiplies_degrees(source: str) -> bool:
+    """Whether a source prints the degree of attention multiplied by that of the experts."""
+    return source.startswith(_names("multiplied", "sources"))
+
+
+@functools.cache
+def _names(table: str, key: str, path: Path = RECIPES_FILE) -> tuple[str, ...]:
+    return tuple(read_toml(path)[table][key])
 
 
 @functools.cache

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serried.engine import simulate
-from serried.serving.cluster import PoolPlan, cluster_of
+from serried.engine import Cluster, simulate
+from serried.serving.cluster import PoolPlan
+from serried.serving.profile import EngineProfile
 from serried.traffic import Requests
 from serried.workload.spec import Serving
 
@@ -32,33 +33,42 @@ class Benchmark:
     waves: int = 10
 
 
-def requests_of(job: Serving, benchmark: Benchmark, *, seed: int = 0) -> Requests:
-    """The requests of a closed loop, or of an offline queue (all at once)."""
+def requests_of(job: Serving, benchmark: Benchmark, profile: EngineProfile, *, seed: int = 0) -> Requests:
+    """The requests of a closed loop, or of an offline queue (all at once), as they reach the engine.
+
+    The first wave is turned into tokens one prompt after another; a later prompt finds that thread idle, as a rule.
+    """
     waves = min(benchmark.waves, max(_FEWEST_WAVES, -(-_ENOUGH_REQUESTS // job.concurrency)))
     count = job.concurrency if job.queued else job.concurrency * waves
     random = np.random.default_rng(np.random.SeedSequence([seed, job.input_tokens, job.output_tokens, count]))
     lengths = [random.integers(max(1, round(longest * benchmark.shortest)), longest + 1, count)
                for longest in (max(job.input_tokens - job.cached_tokens, 1), job.output_tokens)]
     zeros = np.zeros(count, dtype=np.int64)
-    return Requests(arrival_ns_R=zeros, input_tokens_R=lengths[0], output_tokens_R=lengths[1], class_R=zeros,
-                    in_flight=0 if job.queued else job.concurrency)
+    if job.queued:
+        return Requests(arrival_ns_R=zeros, input_tokens_R=lengths[0], output_tokens_R=lengths[1], class_R=zeros)
+    reading_ns = np.round(lengths[0] * profile.token_s * 1e9).astype(np.int64)
+    first_ns = np.where(np.arange(count) < job.concurrency, np.cumsum(reading_ns), 0)
+    return Requests(arrival_ns_R=first_ns, think_ns_R=reading_ns, input_tokens_R=lengths[0], output_tokens_R=lengths[1],
+                    class_R=zeros, in_flight=job.concurrency)
 
 
-def play(job: Serving, benchmark: Benchmark, serve: PoolPlan, prefill: PoolPlan | None = None) -> Mapping[str, float]:
+def play(job: Serving, benchmark: Benchmark, cluster: Cluster, serve: PoolPlan,
+         prefill: PoolPlan | None = None) -> Mapping[str, float]:
     """What the benchmark would report: seconds to the first token and between later ones (means over requests), output
     tokens per second per chip.
 
     The first wave, whose requests come together, has the weight that it has in the whole benchmark, however many waves
-    were simulated. Raises NoAnswer when the model does not fit.
+    were simulated. cluster: what `serve` and `prefill` make.
     """
-    requests = requests_of(job, benchmark)
-    log = simulate(requests, cluster_of(job.model, serve, prefill))
+    requests = requests_of(job, benchmark, (prefill or serve).profile)
+    log = simulate(requests, cluster)
     served_R = (log.reason_R == 0) & (log.last_token_ns_R >= 0)
     first_R = np.arange(len(requests)) < job.concurrency
     weight_R = np.where(first_R, 1.0, (benchmark.waves - 1.0) * job.concurrency / max(int((~first_R).sum()), 1))
     weight_R = np.where(served_R, 1.0 if job.queued else weight_R, 0.0)
     more_R = requests.output_tokens_R - 1
-    ttft_R = (log.first_token_ns_R - log.arrival_ns_R) * 1e-9 + serve.profile.request_s
+    sent_ns_R = np.where(first_R, 0, log.arrival_ns_R - (0 if job.queued else requests.think_ns_R))
+    ttft_R = (log.first_token_ns_R - sent_ns_R) * 1e-9 + serve.profile.request_s
     tpot_R = (log.last_token_ns_R - log.first_token_ns_R) * 1e-9 / np.maximum(more_R, 1)
     chips = sum(int(plan.row.chip_count[0]) for plan in (serve, prefill) if plan is not None)
     total = max(float(weight_R.sum()), 1e-9)

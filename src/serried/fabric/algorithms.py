@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from serried.fabric.placement import Floats, Placement, torus_dimensions
 from serried.fabric.spec import PROTOCOLS, Fabric, Tier
 
-__all__ = ["Candidate", "candidates", "join"]
+__all__ = ["ALGORITHMS", "Candidate", "candidates", "join"]
 
 _DEFAULTS: Mapping[str, float] = {"exponent": 1.0, "choice": 1.0, "step": 0.0, "hop": 0.0, "scale": 0.0,
                                   "minimum": 2.0, "maximum": math.inf, "local": math.inf, "pair": math.inf,
@@ -319,12 +319,71 @@ def _two_shot_s(call: _Call) -> Floats:
     return np.where(call.node_count() > 1.0, np.inf, call.join(steps_s_G, bytes_s_G))
 
 
+def _halving_doubling_s(call: _Call) -> Floats:
+    """Partners 1, 2, 4, ... apart, the nearest exchanging the most (Rabenseifner 2004): log2 steps; powers of two."""
+    steps_s_G, bytes_s_G = np.zeros_like(call.payload_bytes), np.zeros_like(call.payload_bytes)
+    for tier, _, below_G, parts_G, bandwidth_G in call.tiers():
+        steps_s_G = steps_s_G + np.log2(parts_G) * call.hop_s(tier)
+        share_G = (parts_G - 1.0) / parts_G / below_G
+        bytes_s_G = bytes_s_G + np.where(parts_G > 1.0, share_G * call.payload_bytes / bandwidth_G, 0.0)
+    whole_G = np.log2(call.placement.degree) % 1.0 == 0.0
+    return np.where(whole_G, call.join(call.passes * steps_s_G, call.passes * bytes_s_G), np.inf)
+
+
+def _bruck_s(call: _Call) -> Floats:
+    """Distances 1, 2, 4, ... for any number of ranks (Bruck et al. 1997): ceil(log2) steps; far steps carry the most.
+
+    An all-to-all forwards half of the buffer in every step.
+    """
+    degree_G = call.placement.degree
+    steps_s_G, bytes_s_G = np.zeros_like(call.payload_bytes), np.zeros_like(call.payload_bytes)
+    for tier, members_G, below_G, parts_G, bandwidth_G in call.tiers():
+        turns_G = np.ceil(np.log2(members_G)) - np.ceil(np.log2(below_G))
+        steps_s_G = steps_s_G + turns_G * call.hop_s(tier)
+        share_G = turns_G / 2.0 if call.operation == "all_to_all" else (members_G - below_G) / degree_G
+        bytes_s_G = bytes_s_G + np.where(parts_G > 1.0, share_G * call.payload_bytes / bandwidth_G, 0.0)
+    return call.join(steps_s_G, bytes_s_G)
+
+
+def _rail_aligned_s(call: _Call) -> Floats:
+    """To the right place in one's own node first, then along that rail: both at once, a message for every peer."""
+    return _relayed_s(call, peers=call.placement.degree - 1.0, together=True)
+
+
+def _two_level_s(call: _Call) -> Floats:
+    """The same in turn, with one message for each node: fewer peers, and the stages wait for each other."""
+    places_G = call.placement.degree / call.node_count()
+    return _relayed_s(call, peers=places_G + call.node_count() - 2.0, together=False)
+
+
+def _relayed_s(call: _Call, *, peers: Floats, together: bool) -> Floats:
+    """An all-to-all that crosses the network on rails alone; for groups of several nodes of several chips."""
+    degree_G = call.placement.degree
+    inside_s_G, network_s_G, steps_s_G = (np.zeros_like(call.payload_bytes) for _ in range(3))
+    for tier, _, below_G, parts_G, bandwidth_G in call.tiers():
+        crossed_G = parts_G > 1.0
+        steps_s_G = steps_s_G + np.where(crossed_G, call.hop_s(tier), 0.0)
+        stage_s_G = np.where(crossed_G, call.payload_bytes / bandwidth_G, 0.0)
+        if tier.scale_up:
+            inside_s_G = inside_s_G + (parts_G - 1.0) / parts_G * stage_s_G
+        else:
+            network_s_G = np.maximum(network_s_G, (degree_G - below_G) / degree_G * stage_s_G)
+    bytes_s_G = np.maximum(inside_s_G, network_s_G) if together else inside_s_G + network_s_G
+    several_G = (call.node_count() > 1.0) & (degree_G > call.node_count())
+    return np.where(several_G, call.join(steps_s_G + peers * call.get("peer"), bytes_s_G), np.inf)
+
+
 _ALGORITHMS: Mapping[str, Mapping[str, Callable[[_Call], Floats]]] = {
     "all_reduce": {"ring": _ring_s, "tree": _between_nodes_s, "switch": _switch_s, "hierarchical": _hierarchical_s,
-                   "one-shot": _one_shot_s, "two-shot": _two_shot_s},
-    "all_gather": {"ring": _ring_s, "hierarchical": _hierarchical_s},
-    "reduce_scatter": {"ring": _ring_s, "hierarchical": _hierarchical_s},
-    "all_to_all": {"direct": _direct_s},
+                   "one-shot": _one_shot_s, "two-shot": _two_shot_s, "halving-doubling": _halving_doubling_s},
+    "all_gather": {"ring": _ring_s, "hierarchical": _hierarchical_s, "halving-doubling": _halving_doubling_s,
+                   "bruck": _bruck_s, "pairwise": _direct_s},
+    "reduce_scatter": {"ring": _ring_s, "hierarchical": _hierarchical_s, "halving-doubling": _halving_doubling_s,
+                       "pairwise": _direct_s},
+    "all_to_all": {"direct": _direct_s, "rail-aligned": _rail_aligned_s, "two-level": _two_level_s,
+                   "bruck": _bruck_s},
     "send": {"direct": _send_s},
     "broadcast": {"ring": _ring_s, "hierarchical": _hierarchical_s},
 }
+#: Operation -> every algorithm that is modelled; a library has those of them for which its profile gives a ratio.
+ALGORITHMS: Mapping[str, tuple[str, ...]] = {operation: tuple(ways) for operation, ways in _ALGORITHMS.items()}

@@ -12,26 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serried.fleet.fragmentation import Fragmentation, typical_of
 from serried.fleet.ledger import Ledger
-from serried.fleet.measures import BestFit, Clustering, DotProduct, Measure, Packing, Random
 from serried.fleet.openb import milli_of
+from serried.fleet.policies import MEASURES, policy_named
 from serried.fleet.rules import Rules
-from serried.fleet.scheduler import Scheduler
 from serried.fleet.spec import WHOLE_MILLI, Event, EventKind, Fleet, Job
 from serried.fleet.state import State
 
 __all__ = ["MEASURES", "Replayed", "replay_arrivals"]
 
-#: Name -> rule of placement, made from the fleet, the jobs that its workload is known by, and a seed.
-MEASURES: dict[str, Callable[[Fleet, Sequence[Job], int], Measure]] = {
-    "random": lambda fleet, jobs, seed: Random(seed),
-    "dot-product": lambda fleet, jobs, seed: DotProduct(fleet),
-    "clustering": lambda fleet, jobs, seed: Clustering(fleet),
-    "packing": lambda fleet, jobs, seed: Packing(fleet),
-    "best-fit": lambda fleet, jobs, seed: BestFit(fleet),
-    "fragmentation": lambda fleet, jobs, seed: Fragmentation(fleet, typical_of(fleet, (job.shape for job in jobs))),
-}
 _REPORT_EVERY = 500
 
 
@@ -55,7 +44,7 @@ def replay_arrivals(fleet: Fleet, known: Sequence[Job], arriving: Sequence[Job],
     known: the jobs by which a policy knows the workload.
     """
     state, ledger = State(fleet), Ledger(fleet)
-    scheduler = Scheduler(fleet, MEASURES[policy](fleet, known, seed), Rules(order="arrival", reservations=0))
+    scheduler = policy_named(policy, fleet, known, seed=seed, rules=Rules(order="arrival", reservations=0))
     scheduler.learn(state.snapshot(), [job.shape for job in known])
     used_milli_D, placed = np.zeros(len(arriving), dtype=np.int64), 0
     began = time.perf_counter()

@@ -9,7 +9,6 @@ Axes: N = node, C = chip, J = job.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,14 +18,12 @@ from serried.fleet.columns import Columns
 from serried.fleet.placer import Placer
 from serried.fleet.rules import Rules
 from serried.fleet.snapshot import Snapshot
-from serried.fleet.spec import WHOLE_MILLI, Event, EventKind, Placement
+from serried.fleet.spec import WHOLE_MILLI, Event, EventKind, Ints, Placement, Shape
 from serried.fleet.turns import barred, borrows
 from serried.fleet.what_if import closed, occupied, without
 
 __all__ = ["budget_left_chips", "defragmented", "preempted"]
 
-#: The rank of who is not to go.
-_STAYS = np.iinfo(np.int64).max
 #: So many victims are looked at one by one, to spare those that need not go.
 _WEIGHED = 32
 
@@ -40,20 +37,19 @@ def budget_left_chips(snapshot: Snapshot, rules: Rules) -> int:
 def preempted(snapshot: Snapshot, placer: Placer, rules: Rules, number: int) -> tuple[Event, ...]:
     """Evictions and the placement that they make possible; nothing where there is no way within the budget."""
     job, budget_chips = snapshot.job(number), budget_left_chips(snapshot, rules)
-    if budget_chips <= 0 or snapshot.evictions(number) or job.shape.share_milli < WHOLE_MILLI:
+    if snapshot.evictions(number) or _beyond(snapshot, job.shape, budget_chips):
         return ()
     reclaims = rules.reclaims and snapshot.usage.has_quotas and not borrows(snapshot, job)
-    lower = sum(chips for priority, chips in snapshot.evictable_chips.items()
-                if priority < job.priority or (reclaims and priority == job.priority))
-    if lower == 0:
+    if not any(chips for priority, chips in snapshot.evictable_chips.items() if priority < job.priority or (
+            reclaims and priority == job.priority)):
         return ()
-    most_chips = rules.victim_ratio * job.shape.alternatives[0].chip_count
-    candidates = [one for one in snapshot.running
-                  if _may_go(snapshot, rules, one, most_chips) and (
-                      snapshot.job(one).priority < job.priority or (
-                          reclaims and snapshot.job(one).priority == job.priority
-                          and _has_borrowed(snapshot, one, job.tenant)))]
-    victims, placement = _room(snapshot, placer, number, candidates)
+    chips_J, priority_J, tenant_J, evictions_J = snapshot.evictable_J()
+    may_go_J = (chips_J > 0) & (chips_J <= rules.victim_ratio * placer.fewest_chips(job.shape)) & (
+        evictions_J < rules.most_evictions)
+    lower_J = priority_J < job.priority
+    if reclaims:
+        lower_J |= (priority_J == job.priority) & _borrowing_T(snapshot, job.tenant)[tenant_J]
+    victims, placement = _room(snapshot, placer, number, np.flatnonzero(may_go_J & lower_J), priority_J)
     if placement is None or sum(chips_of(snapshot, one) for one in victims) > budget_chips:
         return ()
     return (*(Event(time_ns=snapshot.time_ns, kind=EventKind.EVICT, job=one, cause="preempted") for one in victims),
@@ -63,11 +59,12 @@ def preempted(snapshot: Snapshot, placer: Placer, rules: Rules, number: int) -> 
 def defragmented(snapshot: Snapshot, placer: Placer, rules: Rules, number: int) -> tuple[Event, ...]:
     """Moves that leave room under one switch, and the placement there; every mover finds another place first."""
     job, budget_chips = snapshot.job(number), budget_left_chips(snapshot, rules)
-    if budget_chips <= 0 or job.shape.share_milli < WHOLE_MILLI:
+    if _beyond(snapshot, job.shape, 0) or budget_chips <= 0:   # moving makes room only where there are chips enough
         return ()
-    most_chips = min(budget_chips, job.shape.alternatives[0].chip_count // 2)
-    candidates = [one for one in snapshot.running if _may_go(snapshot, rules, one, most_chips)]
-    movers, placement = _room(snapshot, placer, number, candidates)
+    chips_J, priority_J, _, evictions_J = snapshot.evictable_J()
+    may_go_J = (chips_J > 0) & (chips_J <= min(budget_chips, placer.fewest_chips(job.shape) // 2)) & (
+        evictions_J < rules.most_evictions)
+    movers, placement = _room(snapshot, placer, number, np.flatnonzero(may_go_J), priority_J)
     if placement is None or sum(chips_of(snapshot, one) for one in movers) > budget_chips:
         return ()
     columns = closed(snapshot.columns, placement.node_R)
@@ -83,6 +80,13 @@ def defragmented(snapshot: Snapshot, placer: Placer, rules: Rules, number: int) 
     return (*events, Event(time_ns=snapshot.time_ns, kind=EventKind.PLACE, job=number, placement=placement))
 
 
+def _beyond(snapshot: Snapshot, shape: Shape, budget_chips: int) -> bool:
+    """Whether every way needs more than the budget and what is open of the best of its kinds; shares never push."""
+    open_K = snapshot.columns.slots_KSG[-1][:, 0, 0]
+    return shape.share_milli < WHOLE_MILLI or all(
+        one.chip_count > max(int(open_K[kind]) for kind in one.kinds) + budget_chips for one in shape.alternatives)
+
+
 def chips_of(snapshot: Snapshot, number: int) -> int:
     """Chips that a running job holds."""
     placement = snapshot.placement(number)
@@ -96,33 +100,25 @@ def _other_ways(snapshot: Snapshot, number: int) -> frozenset[int]:
     return frozenset(range(len(snapshot.job(number).shape.alternatives))) - {placement.alternative}
 
 
-def _may_go(snapshot: Snapshot, rules: Rules, number: int, most_chips: float) -> bool:
-    job = snapshot.job(number)
-    return (job.preemptible and job.shape.share_milli == WHOLE_MILLI
-            and snapshot.evictions(number) < rules.most_evictions and 0 < chips_of(snapshot, number) <= most_chips)
-
-
-def _has_borrowed(snapshot: Snapshot, number: int, for_tenant: int) -> bool:
-    """Whether a running job's tenant holds more than its right, and is another's."""
-    job = snapshot.job(number)
-    if job.tenant == for_tenant:
-        return False
+def _borrowing_T(snapshot: Snapshot, for_tenant: int) -> NDArray[np.bool_]:
+    """Which tenants hold more than their right, or a tenant above them does; never the asking one."""
     tenants, held_milli_TK = snapshot.fleet.tenants, snapshot.usage.held_milli_TK
-    return any(tenants[one].quota_chips_K and (
-        held_milli_TK[one] > np.array(tenants[one].quota_chips_K) * WHOLE_MILLI).any()
-        for one in snapshot.usage.lineage(job.tenant))
+    over_T = [bool(one.quota_chips_K) and bool((held_K > np.array(one.quota_chips_K) * WHOLE_MILLI).any())
+              for one, held_K in zip(tenants, held_milli_TK, strict=True)]
+    return np.array([tenant != for_tenant and any(over_T[one] for one in snapshot.usage.lineage(tenant))
+                     for tenant in range(len(tenants))])
 
 
-def _room(snapshot: Snapshot, placer: Placer, number: int,
-          candidates: Sequence[int]) -> tuple[list[int], Placement | None]:
+def _room(snapshot: Snapshot, placer: Placer, number: int, candidates: NDArray[np.intp],
+          priority_J: Ints) -> tuple[list[int], Placement | None]:
     """Whom of the candidates to remove for a job, and where it then stands: those of the lowest priorities that do,
     under the switch with most room already, and nobody who need not go."""
     shape, forbidden = snapshot.job(number).shape, barred(snapshot, snapshot.job(number))
-    columns = snapshot.columns
-    rank_J = np.full(snapshot.job_count + 2, _STAYS)   # NOBODY and SHARED look at the last two
-    rank_J[list(candidates)] = [snapshot.job(one).priority for one in candidates]
+    columns, ranks = snapshot.columns, np.unique(priority_J[candidates])
+    rank_J = np.full(snapshot.job_count + 2, len(ranks), dtype=np.int16)   # NOBODY and SHARED look at the last two
+    rank_J[candidates] = np.searchsorted(ranks, priority_J[candidates])
     rank_NC = rank_J[columns.owner_NC]
-    for rank in np.unique(rank_J[rank_J < _STAYS]).tolist():
+    for rank in range(len(ranks)):
         leaves_NC = rank_NC <= rank
         placement = placer.place_on(_generous(columns, leaves_NC), shape, forbidden, today=columns)
         if placement is not None:
@@ -147,8 +143,8 @@ def _spared(snapshot: Snapshot, placer: Placer, number: int,
 
 def _generous(columns: Columns, leaves_NC: NDArray[np.bool_]) -> Columns:
     """Columns with everything open that could be; CPU and memory are looked at again once the victims are known."""
-    idle_N = columns.idle_chips_N + leaves_NC.sum(axis=1)
-    touched_N = leaves_NC.any(axis=1)
+    leaves_N = leaves_NC.sum(axis=1)
+    idle_N, touched_N = columns.idle_chips_N + leaves_N, leaves_N > 0
     enough = np.iinfo(np.int64).max
     return replace(columns, free_milli_NC=np.where(leaves_NC, np.int16(WHOLE_MILLI), columns.free_milli_NC),
                    open_chips_N=np.where(columns.flags_N == 0, idle_N, 0).astype(np.int16),

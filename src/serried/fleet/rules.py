@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["POLICIES", "Rules", "rules_named"]
-
 from serried.errors import BadInput, nearest
+
+__all__ = ["POLICIES", "Rules", "rules_named"]
 
 _HOUR_NS = 3_600_000_000_000
 
@@ -19,6 +19,7 @@ class Rules:
     strict: nobody passes a job that cannot start. depth: else so many that wait are looked at when something changed;
     who comes is always looked at.
     reservations: so many blocked jobs get nodes kept for them, with others let past only if they will be gone by then.
+    room_makers: only so many of the first blocked jobs may push others out or have them moved.
     budget_chips: chips that may be taken from running jobs for the sake of others within budget_window_ns; 0 = none.
     most_evictions: after so many a job is left in peace; and a job that was pushed out never pushes others.
     victim_ratio: a victim holds at most so many times the chips that the job asks for.
@@ -32,6 +33,7 @@ class Rules:
     strict: bool = False
     depth: int = 64
     reservations: int = 1
+    room_makers: int = 4
     budget_chips: int = 0
     budget_window_ns: int = _HOUR_NS
     most_evictions: int = 3

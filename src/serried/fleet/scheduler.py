@@ -150,7 +150,7 @@ class Scheduler:
                 placement = self._kept_placement(snapshot, number, job, forbidden, idle_kept)
             if placement is not None:
                 return (_event(snapshot, EventKind.PLACE, number, placement, ""),)
-            room = self.rules.budget_chips and self._make_room(snapshot, number)
+            room = self.rules.budget_chips and blocked < self.rules.room_makers and self._make_room(snapshot, number)
             if not room and blocked < self.rules.reservations:
                 room = self._keep_room(snapshot, number)
             if room:

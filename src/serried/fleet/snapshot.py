@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serried.fleet.columns import Columns
-from serried.fleet.spec import Event, Fleet, Job, JobStatus, Placement
+from serried.fleet.spec import Event, Fleet, Ints, Job, JobStatus, Placement
 from serried.fleet.usage import Usage
 
 if TYPE_CHECKING:
@@ -86,6 +86,13 @@ class Snapshot:
     def evictable_chips(self) -> Mapping[int, int]:
         """Chips of running jobs that may be pushed out, by their priority."""
         return self._state.evictable_chips
+
+    def evictable_J(self) -> tuple[Ints, Ints, Ints, Ints]:
+        """Of every job: chips that it runs on and may be pushed off (0 = none), priority, tenant, evictions so far."""
+        state = self._state
+        chips_J = np.array(state.evictable_chips_J)
+        chips_J[list(state.broken)] = 0
+        return chips_J, np.array(state.priority_J), np.array(state.tenant_J), np.array(state.evictions_J)
 
     @property
     def freed_version(self) -> int:

@@ -49,6 +49,8 @@ class State:
         self.sound_shapes: set[int] = set()   # identities of shapes that the law has seen; jobs keep them alive
         self.status_J = array("b")
         self.submitted_ns_J, self.started_ns_J, self.evictions_J = array("q"), array("q"), array("q")
+        self.priority_J, self.tenant_J = array("q"), array("q")
+        self.evictable_chips_J = array("q")   # chips that a running job holds and may be pushed off; 0 = none
         self.placements: dict[int, Placement] = {}
         self.pending: dict[tuple[int, int], list[int]] = {}
         self.pending_count = 0
@@ -134,6 +136,9 @@ class State:
         self.submitted_ns_J.append(event.time_ns)
         self.started_ns_J.append(-1)
         self.evictions_J.append(0)
+        self.priority_J.append(event.request.priority)
+        self.tenant_J.append(event.request.tenant)
+        self.evictable_chips_J.append(0)
         self._wait(number)
         self.came[number] = None
         return number
@@ -329,6 +334,7 @@ class State:
         if job.preemptible and job.shape.share_milli == WHOLE_MILLI:
             chips = sum(milli_by_kind.values()) // WHOLE_MILLI
             self.evictable_chips[job.priority] = self.evictable_chips.get(job.priority, 0) + chips
+            self.evictable_chips_J[number] += chips
 
     def _foresee(self, node_R: NDArray[np.int32], end_ns: int, sign: int) -> None:
         """When nodes will be idle, once a job that ends at `end_ns` came (sign 1) or left (sign -1)."""

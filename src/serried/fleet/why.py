@@ -5,7 +5,7 @@ from __future__ import annotations
 from serried.fleet.columns import columns_of
 from serried.fleet.gang import place_gang
 from serried.fleet.making_room import budget_left_chips
-from serried.fleet.placer import Placer, stands_alone
+from serried.fleet.placer import Placer, by_worth, stands_alone
 from serried.fleet.rules import Rules
 from serried.fleet.snapshot import Snapshot
 from serried.fleet.spec import WHOLE_MILLI, Alternative, Fleet, JobStatus, Shape, Why
@@ -26,12 +26,12 @@ def why_it_waits(snapshot: Snapshot, placer: Placer, rules: Rules, number: int) 
     forbidden = barred(snapshot, job)
     if len(forbidden) == len(job.shape.alternatives):
         return _quota(snapshot, number)
-    one = job.shape.alternatives[placer.best_way(job.shape)]
     if placer.place(snapshot, job.shape, forbidden) is not None:
         ahead = next(position for position, other in enumerate(turns(snapshot, rules)) if other == number)
         return Why(job=number, reason="turn", figures={"ahead": ahead},
                    sentence=f"There is room for it; {ahead} jobs have their turn before it.")
-    return _no_room(snapshot, rules, number, one)
+    way = next(way for way in by_worth(job.shape) if _possible(snapshot.fleet, placer, job.shape, way))
+    return _no_room(snapshot, rules, number, job.shape.alternatives[way])
 
 
 def _quota(snapshot: Snapshot, number: int) -> Why:
@@ -85,20 +85,19 @@ def _kept(snapshot: Snapshot) -> str:
 
 def impossible(fleet: Fleet, placer: Placer, shape: Shape) -> str:
     """Why the empty fleet, with every node up, could not host a job of this shape; "" when it could."""
-    columns = columns_of(fleet)
-    for number, one in enumerate(shape.alternatives):
-        if stands_alone(shape, number):
-            if _some_node_could(fleet, shape, one):
-                return ""
-        elif place_gang(fleet, placer.switches, columns, shape, number) is not None:
-            return ""
+    if any(_possible(fleet, placer, shape, way) for way in range(len(shape.alternatives))):
+        return ""
     asked = " or ".join(f"{one.worker_count} x {one.chips_per_worker} of "
                         f"{'/'.join(fleet.kinds[kind] for kind in one.kinds)}" for one in shape.alternatives)
     under = f" under one {(*fleet.levels, 'fleet')[shape.level]}" if shape.level_required else ""
     return f"Not even the empty fleet could host it: it asks for {asked}{under}."
 
 
-def _some_node_could(fleet: Fleet, shape: Shape, one: Alternative) -> bool:
+def _possible(fleet: Fleet, placer: Placer, shape: Shape, way: int) -> bool:
+    """Whether the empty fleet could host this alternative."""
+    one = shape.alternatives[way]
+    if not stands_alone(shape, way):
+        return place_gang(fleet, placer.switches, columns_of(fleet), shape, way) is not None
     fits_N = (fleet.chip_count_N >= one.chips_per_worker) & (fleet.cpu_milli_N >= shape.cpu_milli) & (
         fleet.memory_bytes_N >= shape.memory_bytes)
     return any(bool((fits_N & (fleet.kind_N == kind)).any()) for kind in one.kinds)

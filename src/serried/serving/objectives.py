@@ -8,7 +8,7 @@ Axes: R = request.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -41,12 +41,22 @@ class Objectives:
 
     def met(self, times_s: Mapping[str, Floats], class_R: NDArray[np.int64],
             class_names: tuple[str, ...]) -> NDArray[np.bool_]:
-        """Which requests keep every objective of their class; a time that is NaN (it never came) keeps none."""
+        """Which requests keep every objective of their class. A time that is NaN (it never came) keeps none, but an
+        answer of one token has no time between tokens to break (see `request_times_s`)."""
         met_R = np.ones(len(class_R), dtype=bool)
         for code, name in enumerate(class_names):
             for objective, most_s in self.of(name).items():
-                met_R &= (class_R != code) | (times_s[objective] <= most_s)
+                time_s = times_s[objective]
+                met_R &= (class_R != code) | (time_s <= most_s) | (np.isnan(time_s) & (objective == "tpot"))
         return met_R
+
+    def refuse_unknown(self, class_names: Iterable[str], field_name: str = "--slo") -> None:
+        """BadInput when a class is named that no request has."""
+        known = list(class_names)
+        for name in self.most_s:
+            if name and name not in known:
+                raise BadInput(field=field_name, value=name, expected=f"a class of the traffic: {', '.join(known)}",
+                               remedy=f"Nearest: {', '.join(nearest(name, known) or known)}.")
 
 
 def parse_objectives(text: str | None, field_name: str = "--slo") -> Objectives:
@@ -61,6 +71,9 @@ def parse_objectives(text: str | None, field_name: str = "--slo") -> Objectives:
                 near = nearest(objective, OBJECTIVES) or list(OBJECTIVES)
                 raise BadInput(field=field_name, value=one, expected="OBJECTIVE=TIME, e.g. ttft=1s,tpot=40ms",
                                remedy=f"Known: {', '.join(near)}.")
+            if objective in group:
+                raise BadInput(field=field_name, value=one, expected=f"{objective} once for a class",
+                               remedy="Leave one of them out.")
             group[objective] = parse_quantity(value, "s", field=field_name)
             if group[objective] <= 0:
                 raise BadInput(field=field_name, value=one, expected="a time above zero", remedy="Write tpot=40ms.")

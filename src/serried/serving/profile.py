@@ -20,11 +20,12 @@ ENGINE_FACTS: Mapping[str, tuple[type, int | None]] = {
     "release": (str, None), "stack": (str, None), "source": (str, None), "max_sequences": (int, 1),
     "token_budget": (int, 1), "chunked_prefill": (bool, None), "mixed_steps": (bool, None), "block_tokens": (int, 1),
     "prefix_caching": (bool, None), "largest_captured": (int, 0), "captured_every": (int, 1),
-    "asynchronous": (bool, None)}
+    "asynchronous": (bool, None), "ahead_steps": (int, 0)}
 #: Every figure and its base unit. memory_fraction: share of HBM that the engine uses; runtime_memory: what it holds of
 #: that besides weights, caches and its working set; request_time: what a request costs outside the engine before its
-#: first token.
-ENGINE_FIGURES: Mapping[str, str] = {"memory_fraction": "1", "runtime_memory": "bytes", "request_time": "s"}
+#: first token; token_time: to turn the text of a prompt into tokens, each, one prompt after another.
+ENGINE_FIGURES: Mapping[str, str] = {"memory_fraction": "1", "runtime_memory": "bytes", "request_time": "s",
+                                     "token_time": "s"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,7 @@ class EngineProfile:
     memory_fraction: float
     runtime_bytes: float
     request_s: float
+    token_s: float
     figures: Mapping[str, Figure]
     release: str = ""
     source: str = ""
@@ -60,14 +62,15 @@ def read_engine(name_or_path: str) -> EngineProfile:
                            remedy="Take it from the nearest engine of the catalogue, with status = \"assumed\".")
     largest, every = facts["largest_captured"], facts["captured_every"]
     settings = EngineSettings(
-        capture_sizes=tuple(sorted({size for size in (1, 2, 4) if size <= largest} | set(range(every, largest + 1,
+        capture_sizes=tuple(sorted({count for count in (1, 2, 4) if count <= largest} | set(range(every, largest + 1,
                                                                                                every)))),
         **{name: facts[name] for name in ("max_sequences", "token_budget", "chunked_prefill", "mixed_steps",
-                                          "block_tokens", "prefix_caching", "asynchronous")})
+                                          "block_tokens", "prefix_caching", "asynchronous", "ahead_steps")})
     return EngineProfile(
         name=entry.name, stack=str(facts["stack"]), settings=settings, figures=entry.figures,
         memory_fraction=entry.figures["memory_fraction"].value, request_s=entry.figures["request_time"].value,
-        runtime_bytes=entry.figures["runtime_memory"].value, release=str(facts["release"]),
+        runtime_bytes=entry.figures["runtime_memory"].value, token_s=entry.figures["token_time"].value,
+        release=str(facts["release"]),
         source=str(facts["source"]))
 
 

@@ -18,7 +18,8 @@ from serried.serving.objectives import Objectives
 from serried.traffic import Requests
 from serried.workload.spec import Floats
 
-__all__ = ["PERCENTILES", "ClassReport", "Price", "ServingReport", "Spread", "report_of", "request_times_s"]
+__all__ = ["PERCENTILES", "ClassReport", "Price", "ServingReport", "Spread", "report_of", "request_times_s",
+           "spread_of"]
 
 PERCENTILES = (50, 90, 99)
 
@@ -48,9 +49,9 @@ class ClassReport:
 class Price:
     """usd per million tokens of each kind, NaN when there are none, or a chip has neither price nor rent.
 
-    Money is split by the engine time that each kind causes, so that the kinds add up to the whole bill: what prompts
-    add to steps; what it takes to bring cached blocks up from the host (nothing where they lie in the chip's memory);
-    and all the rest, which decodes.
+    The bill is that of all chips from the first arrival to the last token, idle or not. Every engine's part is split by
+    what its busy time went to, so that the kinds add up to the whole: what prompts add to steps; what it takes to bring
+    cached blocks up from the host (nothing where they lie in the chip's memory); and all the rest, which decodes.
     """
 
     input_usd_per_million: float
@@ -62,19 +63,25 @@ class Price:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingReport:
-    """Everything about one simulated deployment. Rates are over the time from the first arrival to the last token.
+    """Everything about one simulated deployment.
 
-    goodput_requests_per_s, goodput_tokens_per_s: of requests that keep their objectives (all, when there are none).
-    busy_fraction: of engine time. cached_ratio: prompt tokens found in a cache. joules per output token at the meter,
-    NaN when a power is unknown.
+    Of the requests that count (all that ended, or those of them that arrive after the warm-up): classes, rates over
+    measured_s (from the end of the warm-up to their last token), goodput and attainment; goodput is of those that keep
+    their objectives (all that were served, when there are none). Of the whole run: requests, duration_s (first arrival
+    to last token), busy_fraction of engine time, cached_ratio (prompt tokens found in a cache), preemptions,
+    peak_blocks of any engine that decodes, price, and joules per output token at the meter (NaN when a power is
+    unknown).
+    inter_token_s: between two tokens of a request, over all such gaps; NaN when the log has no spans.
     """
 
     requests: int
     served: int
     refused: int
     duration_s: float
+    measured_s: float
     chip_count: int
     classes: tuple[ClassReport, ...]
+    inter_token_s: Spread
     output_tokens_per_s: float
     output_tokens_per_s_per_chip: float
     input_tokens_per_s: float
@@ -85,7 +92,7 @@ class ServingReport:
     busy_fraction: float
     cached_ratio: float
     preemptions: int
-    peak_block_ratio: float
+    peak_blocks: int
     price: Price
     j_per_output_token: float
 
@@ -95,74 +102,106 @@ class ServingReport:
         return self.classes[0]
 
 
-def request_times_s(requests: Requests, log: SimulationLog) -> dict[str, Floats]:
-    """ttft, tpot, e2e and queue of every request, s over R; NaN where it did not come to that."""
+def request_times_s(requests: Requests, log: SimulationLog, *, outside_s: float = 0.0) -> dict[str, Floats]:
+    """ttft, tpot, e2e and queue of every request, s over R; NaN where it did not come to that.
+
+    An answer of one token has no tpot. outside_s: what a request spends outside the engines before its first token.
+    """
     def since(end_ns_R: NDArray[np.int64], begin_ns_R: NDArray[np.int64]) -> Floats:
         return np.where((end_ns_R >= 0) & (begin_ns_R >= 0), (end_ns_R - begin_ns_R) * 1e-9, np.nan)
-    later_R = np.maximum(requests.output_tokens_R - 1, 1)
-    done_R = log.last_token_ns_R
-    return {"ttft": np.where(log.reason_R == 0, since(log.first_token_ns_R, log.arrival_ns_R), np.nan),
-            "tpot": since(done_R, log.first_token_ns_R) / later_R,
-            "e2e": since(done_R, log.arrival_ns_R), "queue": since(log.scheduled_ns_R, log.arrival_ns_R)}
+
+    later_R = requests.output_tokens_R - 1
+    tpot_s = since(log.last_token_ns_R, log.first_token_ns_R) / np.maximum(later_R, 1)
+    return {"ttft": since(log.first_token_ns_R, log.arrival_ns_R) + outside_s,
+            "tpot": np.where(later_R > 0, tpot_s, np.nan),
+            "e2e": since(log.last_token_ns_R, log.arrival_ns_R) + outside_s,
+            "queue": since(log.scheduled_ns_R, log.arrival_ns_R)}
 
 
 def report_of(requests: Requests, log: SimulationLog, pools: Sequence[PoolPlan], objectives: Objectives, *,
               warm_up_s: float = 0.0, tariff: Tariff = DEFAULT_TARIFF) -> ServingReport:
     """The report of a run. pools: as the cluster has them, the prefill pool first.
 
-    warm_up_s: requests that arrive earlier are left out of latencies and objectives (they load the engines all the
-    same). A class of its own is reported for every name; the first entry is all of them.
+    warm_up_s: requests that arrive earlier load the engines and are paid for, but are not counted in latencies,
+    objectives and rates. The first of the classes is all of them; one more for every name where there are several.
     """
-    times_s = request_times_s(requests, log)
-    for pool in pools[-1:]:   # what happens outside the engines before a first token
-        times_s["ttft"] = times_s["ttft"] + pool.profile.request_s
-        times_s["e2e"] = times_s["e2e"] + pool.profile.request_s
-    served_R = log.last_token_ns_R >= 0
-    served_R &= log.reason_R == 0
-    counted_R = log.arrival_ns_R >= warm_up_s * 1e9
+    times_s = request_times_s(requests, log, outside_s=pools[-1].profile.request_s)
+    finished_R = (log.last_token_ns_R >= 0) & (log.reason_R == 0)
+    ended_R = finished_R | (log.reason_R != 0)   # all, unless the simulation was interrupted
+    counted_R = ended_R & (log.arrival_ns_R >= warm_up_s * 1e9)
+    served_R = finished_R & counted_R
     met_R = served_R & objectives.met(times_s, requests.class_R, requests.class_names)
     names = ("all", *requests.class_names) if len(requests.class_names) > 1 else ("all",)
     groups = [counted_R] + [counted_R & (requests.class_R == code) for code in range(len(names) - 1)]
-    first_ns = int(log.arrival_ns_R.min(initial=0)) if len(requests) else 0
+    first_ns = int(log.arrival_ns_R.min()) if len(requests) else 0
     duration_s = max((log.end_ns - first_ns) * 1e-9, 1e-9)
+    begun_ns = max(first_ns, round(warm_up_s * 1e9))
+    measured_s = max((int(log.last_token_ns_R[served_R].max(initial=begun_ns)) - begun_ns) * 1e-9, 1e-9)
     chips = sum(int(pool.row.chip_count[0]) for pool in pools)
-    outputs, good = (float(requests.output_tokens_R[chosen].sum()) for chosen in (served_R, met_R))
-    busy_E = log.busy_ns_E * 1e-9 / duration_s
+    inputs, outputs, good = (float(column[rows].sum()) / measured_s for column, rows in (
+        (requests.input_tokens_R, served_R), (requests.output_tokens_R, served_R), (requests.output_tokens_R, met_R)))
+    answered = float(requests.output_tokens_R[finished_R].sum())
     return ServingReport(
-        requests=len(requests), served=int(served_R.sum()), refused=int((log.reason_R != 0).sum()),
-        duration_s=duration_s, chip_count=chips,
-        classes=tuple(_class(name, chosen, served_R, met_R, times_s) for name, chosen in zip(names, groups,
-                                                                                           strict=True)),
-        output_tokens_per_s=outputs / duration_s, output_tokens_per_s_per_chip=outputs / duration_s / chips,
-        input_tokens_per_s=float(requests.input_tokens_R[served_R].sum()) / duration_s,
-        goodput_requests_per_s=float(met_R.sum()) / duration_s, goodput_tokens_per_s=good / duration_s,
-        goodput_tokens_per_s_per_chip=good / duration_s / chips,
+        requests=len(requests), served=int(finished_R.sum()), refused=int((log.reason_R != 0).sum()),
+        duration_s=duration_s, measured_s=measured_s, chip_count=chips,
+        classes=tuple(_class(name, rows, served_R, met_R, times_s) for name, rows in zip(names, groups, strict=True)),
+        inter_token_s=_inter_token(log, pools[-1]),
+        output_tokens_per_s=outputs, output_tokens_per_s_per_chip=outputs / chips, input_tokens_per_s=inputs,
+        goodput_requests_per_s=float(met_R.sum()) / measured_s, goodput_tokens_per_s=good,
+        goodput_tokens_per_s_per_chip=good / chips,
         attainment=float(met_R[counted_R].mean()) if counted_R.any() else float("nan"),
-        busy_fraction=float(busy_E.mean()) if len(busy_E) else 0.0,
+        busy_fraction=float((log.busy_ns_E * 1e-9 / duration_s).mean()) if len(log.busy_ns_E) else 0.0,
         cached_ratio=float(log.cached_tokens_R.sum() / max(requests.input_tokens_R.sum(), 1)),
-        preemptions=int(log.preemptions_R.sum()), peak_block_ratio=_peak(log, pools),
-        price=_price(requests, log, pools, served_R, duration_s, tariff),
-        j_per_output_token=_energy_j(log, pools, duration_s, tariff) / max(outputs, 1.0))
+        preemptions=int(log.preemptions_R.sum()),
+        peak_blocks=int(log.peak_blocks_E[-int(pools[-1].row.replicas[0]):].max(initial=0)),
+        price=_price(requests, log, pools, finished_R, duration_s, tariff),
+        j_per_output_token=_energy_j(log, pools, duration_s, tariff) / max(answered, 1.0))
 
 
-def _class(name: str, chosen_R: NDArray[np.bool_], served_R: NDArray[np.bool_], met_R: NDArray[np.bool_],
+def _class(name: str, counted_R: NDArray[np.bool_], served_R: NDArray[np.bool_], met_R: NDArray[np.bool_],
            times_s: Mapping[str, Floats]) -> ClassReport:
-    return ClassReport(name=name, requests=int(chosen_R.sum()), served=int((chosen_R & served_R).sum()),
-                       attainment=float(met_R[chosen_R].mean()) if chosen_R.any() else float("nan"),
-                       times_s={key: _spread(column[chosen_R & served_R]) for key, column in times_s.items()})
+    return ClassReport(name=name, requests=int(counted_R.sum()), served=int((counted_R & served_R).sum()),
+                       attainment=float(met_R[counted_R].mean()) if counted_R.any() else float("nan"),
+                       times_s={key: spread_of(column[counted_R & served_R]) for key, column in times_s.items()})
 
 
-def _spread(time_s: Floats) -> Spread:
+def spread_of(time_s: Floats, weight: NDArray[np.int64] | None = None) -> Spread:
+    """Mean and percentiles of times, NaN left out. Percentiles lie between two times as numpy's do; with weights (each
+    time stands for so many) they are the least time that so large a share does not exceed."""
+    known = np.isfinite(time_s)
+    time_s = time_s[known]
     if not len(time_s):
         return Spread(mean=float("nan"), p50=float("nan"), p90=float("nan"), p99=float("nan"))
-    p50, p90, p99 = np.percentile(time_s, PERCENTILES)
-    return Spread(mean=float(time_s.mean()), p50=float(p50), p90=float(p90), p99=float(p99))
+    if weight is None:
+        p50, p90, p99 = np.percentile(time_s, PERCENTILES)
+        return Spread(mean=float(time_s.mean()), p50=float(p50), p90=float(p90), p99=float(p99))
+    order = np.argsort(time_s, kind="stable")
+    time_s, cumulated = time_s[order], np.cumsum(weight[known][order])
+    rows = np.searchsorted(cumulated, np.array(PERCENTILES) / 100.0 * cumulated[-1])
+    p50, p90, p99 = time_s[rows]
+    mean_s = float((time_s * np.diff(cumulated, prepend=0)).sum() / cumulated[-1])
+    return Spread(mean=mean_s, p50=float(p50), p90=float(p90), p99=float(p99))
 
 
-def _peak(log: SimulationLog, pools: Sequence[PoolPlan]) -> float:
-    """Most blocks that any engine of the last pool held at once; the caller knows how many it has."""
-    count = int(pools[-1].row.replicas[0])
-    return float(log.peak_blocks_E[-count:].max(initial=0))
+def _inter_token(log: SimulationLog, pool: PoolPlan) -> Spread:
+    """Between two tokens of a request: every decoding sequence sees each step of a run as one gap.
+
+    An engine that does not mix prompts into decode steps makes decodes wait for them: the first gap after that is
+    longer by so much.
+    """
+    first = len(log.busy_ns_E) - int(pool.row.replicas[0])
+    spans = np.array(log.spans, dtype=np.int64).reshape(-1, 6)
+    spans = spans[(spans[:, 0] >= first) & (spans[:, 4] > 0)]
+    spans = spans[np.lexsort((spans[:, 1], spans[:, 0]))]
+    engine, begin_ns, end_ns, prefill, sequences, steps = spans.T
+    decodes = (prefill == 0) | pool.profile.settings.mixed_steps
+    waited_ns = np.cumsum(np.where(decodes, 0, end_ns - begin_ns))[decodes]
+    wait_ns = np.diff(waited_ns, prepend=0)
+    wait_ns[np.diff(engine[decodes], prepend=-1) != 0] = 0   # another engine
+    step_s = (end_ns - begin_ns)[decodes] / steps[decodes] * 1e-9
+    sequences, steps = sequences[decodes], steps[decodes]
+    return spread_of(np.concatenate([step_s + wait_ns * 1e-9, step_s]),
+                     np.concatenate([sequences, sequences * (steps - 1)]))
 
 
 def _engines(pools: Sequence[PoolPlan]) -> list[PoolPlan]:
@@ -178,17 +217,16 @@ def _energy_j(log: SimulationLog, pools: Sequence[PoolPlan], duration_s: float, 
 
 def _price(requests: Requests, log: SimulationLog, pools: Sequence[PoolPlan], served_R: NDArray[np.bool_],
            duration_s: float, tariff: Tariff) -> Price:
-    """Split by the engine time that prompts, blocks brought up from the host, and all the rest (outputs) took."""
-    bill = sum(float(chip_usd_per_s(busy_ns * 1e-9 / duration_s, chip=pool.machine.chip, tariff=tariff))
-               * float(pool.row.chips_per_replica[0]) * duration_s
-               for pool, busy_ns in zip(_engines(pools), log.busy_ns_E.tolist(), strict=True))
-    chips_E = np.array([float(pool.row.chips_per_replica[0]) for pool in _engines(pools)])
-    busy, prompts, brought = (max(float((column * chips_E).sum()), 0.0)
-                              for column in (log.busy_ns_E, log.prefill_ns_E, log.brought_ns_E))
-    shares = [part / max(busy, 1.0) for part in (prompts, brought, busy - prompts - brought)]
-    tokens = [float(column[served_R].sum()) for column in (requests.input_tokens_R - log.cached_tokens_R,
-                                                           log.cached_tokens_R, requests.output_tokens_R)]
-    inputs, cached, outputs = (1e6 * bill * share / count if count else float("nan")
-                               for share, count in zip(shares, tokens, strict=True))
+    bill_E = np.array([float(chip_usd_per_s(busy_ns * 1e-9 / duration_s, chip=pool.machine.chip, tariff=tariff))
+                       * float(pool.row.chips_per_replica[0]) * duration_s
+                       for pool, busy_ns in zip(_engines(pools), log.busy_ns_E.tolist(), strict=True)])
+    busy_E = np.maximum(log.busy_ns_E, 1)
+    bill = float(bill_E.sum())
+    prompts, brought = (float((bill_E * column / busy_E).sum()) for column in (log.prefill_ns_E, log.brought_ns_E))
+    kinds = ((prompts, requests.input_tokens_R - log.cached_tokens_R), (brought, log.cached_tokens_R),
+             (bill - prompts - brought, requests.output_tokens_R))
+    tokens = [float(column[served_R].sum()) for _, column in kinds]
+    inputs, cached, outputs = (1e6 * usd / count if count else float("nan")
+                               for (usd, _), count in zip(kinds, tokens, strict=True))
     return Price(input_usd_per_million=inputs, cached_usd_per_million=cached, output_usd_per_million=outputs,
                  total_usd=bill, output_tokens_per_usd=tokens[2] / bill if bill > 0 else float("nan"))

@@ -215,10 +215,15 @@ class StageTiming:
         self.columns["kernels"] += times * operator_kernel_count(operator)
 
     def _cast_saving_s(self, operator: Gemm | GroupedGemm, time_s: Floats) -> Floats:
-        """What narrow weights save on a chip without an engine for them: bytes read, never the engine's own time."""
+        """What narrow weights save on a chip without an engine for them: bytes read, never the engine's own time.
+
+        Of experts, those are read that get a row, as rows fall by chance.
+        """
         chip = self.machine.chip
         if isinstance(operator, GroupedGemm):
-            weights, flop = operator.groups * operator.n * operator.k, 2.0 * operator.rows * operator.n * operator.k
+            missed = operator.rows * np.log1p(-1.0 / np.maximum(operator.groups, 1.0 + 1e-9))
+            touched = operator.groups * -np.expm1(missed)
+            weights, flop = touched * operator.n * operator.k, 2.0 * operator.rows * operator.n * operator.k
         else:
             weights = operator.n * operator.k * operator.batch
             flop = 2.0 * operator.m * operator.n * operator.k * operator.batch

@@ -4,16 +4,16 @@ In: traces of public schemas, or arrival processes with lengths and a seed. Out:
 """
 
 from serried.traffic.arrivals import bursts, constant, diurnal, gamma, poisson
+from serried.traffic.chance import stream
+from serried.traffic.clients import Client, mix, people, read_clients
 from serried.traffic.compose import (
-    Client,
     closed_loop,
     cut,
-    mix,
     open_loop,
     refuse_beyond,
+    repeated,
     scaled,
     sessions,
-    stream,
     taken,
     within,
 )
@@ -21,5 +21,5 @@ from serried.traffic.spec import Requests
 from serried.traffic.traces import read_trace, trace_names
 
 __all__ = ["Client", "Requests", "bursts", "closed_loop", "constant", "cut", "diurnal", "gamma", "mix", "open_loop",
-           "poisson", "read_trace", "refuse_beyond", "scaled", "sessions", "stream", "taken",
-           "trace_names", "within"]
+           "people", "poisson", "read_clients", "read_trace", "refuse_beyond", "repeated", "scaled", "sessions",
+           "stream", "taken", "trace_names", "within"]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from serried.errors import BadInput
-from serried.traffic.spec import Ints
+from serried.traffic.spec import Floats, Ints
 
 __all__ = ["bursts", "constant", "diurnal", "gamma", "poisson"]
 
 _NS = 1e9
+_LONGEST_S = 3.2e9   # nanoseconds since the beginning are counted in 64 bits
 
 
 def constant(rate_per_s: float, count: int) -> Ints:
@@ -22,18 +23,24 @@ def poisson(rate_per_s: float, count: int, random: np.random.Generator) -> Ints:
     return _ns(np.cumsum(random.exponential(1.0 / _positive(rate_per_s, "rate"), count)))
 
 
-def gamma(rate_per_s: float, count: int, random: np.random.Generator, *, variation: float) -> Ints:
-    """Gaps with that coefficient of variation: 1 is Poisson, above it arrivals bunch, below it they are regular."""
+def gamma(rate_per_s: float, count: int, random: np.random.Generator, *, variation: float,
+          until_s: float = np.inf) -> Ints:
+    """Gaps with that coefficient of variation: 1 is Poisson, above it arrivals bunch, below it they are regular.
+
+    until_s: only the arrivals before then, at most `count`.
+    """
     shape = 1.0 / _positive(variation, "variation")**2
-    return _ns(np.cumsum(random.gamma(shape, 1.0 / (shape * _positive(rate_per_s, "rate")), count)))
+    time_s = np.cumsum(random.gamma(shape, 1.0 / (shape * _positive(rate_per_s, "rate")), count))
+    return _ns(time_s[time_s < until_s])
 
 
 def bursts(rate_per_s: float, count: int, random: np.random.Generator, *, ratio: float, on_s: float,
            off_s: float) -> Ints:
     """Poisson arrivals whose rate is `ratio` times higher for on_s seconds than for the off_s between; the mean rate is
     rate_per_s."""
-    _positive(ratio, "ratio")
-    low = _positive(rate_per_s, "rate") * (on_s + off_s) / (ratio * _positive(on_s, "on") + _positive(off_s, "off"))
+    for name, value in (("rate", rate_per_s), ("ratio", ratio), ("on", on_s), ("off", off_s)):
+        _positive(value, name)
+    low = rate_per_s * (on_s + off_s) / (ratio * on_s + off_s)
     edges_s, rates = np.array([0.0, on_s, on_s + off_s]), np.array([low * ratio, low])
     return _ns(_warped(np.cumsum(random.exponential(1.0, count)), edges_s, rates))
 
@@ -49,7 +56,7 @@ def diurnal(rate_per_s: float, count: int, random: np.random.Generator, *, swing
     return _ns(_warped(np.cumsum(random.exponential(1.0, count)), edges_s, rates))
 
 
-def _warped(work: np.ndarray, edges_s: np.ndarray, rates: np.ndarray) -> np.ndarray:
+def _warped(work: Floats, edges_s: Floats, rates: Floats) -> Floats:
     """Times at which a rate that repeats itself has let through so much: unit-rate arrivals in its operational time."""
     within = np.concatenate([[0.0], np.cumsum(np.diff(edges_s) * rates)])
     periods, rest = np.divmod(work, within[-1])
@@ -58,9 +65,13 @@ def _warped(work: np.ndarray, edges_s: np.ndarray, rates: np.ndarray) -> np.ndar
 
 def _positive(value: float, field: str) -> float:
     if not 0.0 < value < 1e12:
-        raise BadInput(field=field, value=value, expected="a number above zero", remedy="Rates are in requests/s.")
+        raise BadInput(field=field, value=value, expected="a number above zero",
+                       remedy="Rates are in requests/s, durations in s.")
     return float(value)
 
 
-def _ns(time_s: np.ndarray) -> Ints:
+def _ns(time_s: Floats) -> Ints:
+    if len(time_s) and not time_s[-1] < _LONGEST_S:
+        raise BadInput(field="rate", value=f"{len(time_s)} requests in {time_s[-1]:.3g} s",
+                       expected="arrivals within a century", remedy="Raise the rate, or send fewer requests.")
     return np.asarray(np.round(time_s * _NS), dtype=np.int64)

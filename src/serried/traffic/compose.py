@@ -1,29 +1,24 @@
-"""Requests made up, scaled, cut and repeated. Pure: the same seed gives the same columns."""
+"""Requests put together, scaled, cut and repeated. Pure: the same seed gives the same columns."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serried.errors import BadInput
-from serried.traffic.arrivals import gamma, poisson
-from serried.traffic.lengths import lognormal
+from serried.traffic.arrivals import poisson
+from serried.traffic.chance import ARRIVALS, TURNS, stream
 from serried.traffic.spec import Ints, Requests
 
-__all__ = ["Client", "closed_loop", "cut", "mix", "open_loop", "refuse_beyond", "scaled", "sessions", "stream",
+__all__ = ["MOST_REQUESTS", "closed_loop", "cut", "open_loop", "refuse_beyond", "repeated", "scaled", "sessions",
            "taken", "within"]
 
-#: Streams of chance, so that one more of anything leaves the others' draws alone.
-_ARRIVALS, _INPUT, _OUTPUT, _TURNS = range(4)
-
-
-def stream(seed: int, *what: int) -> np.random.Generator:
-    """The generator of one stream of chance."""
-    return np.random.default_rng(np.random.SeedSequence([seed, *what]))
+#: More than a machine's memory holds.
+MOST_REQUESTS = 50_000_000
+_NONE: Ints = np.empty(0, dtype=np.int64)
 
 
 def open_loop(arrival_ns_R: Ints, input_tokens_R: Ints, output_tokens_R: Ints) -> Requests:
@@ -40,50 +35,11 @@ def closed_loop(in_flight: int, input_tokens_R: Ints, output_tokens_R: Ints) -> 
                    in_flight=in_flight)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Client:
-    """One of many who ask: rate, burstiness, lengths (medians and the deviation of their logarithms), class."""
-
-    rate_per_s: float
-    variation: float = 1.0
-    input_median: float
-    input_sigma: float = 0.0
-    output_median: float
-    output_sigma: float = 0.0
-    longest: int = 100_000
-    name: str = "all"
-
-
-def mix(clients: Sequence[Client], duration_s: float, seed: int) -> Requests:
-    """All clients' requests in a window, as ServeGen composes workloads: each client keeps its own rate, burstiness and
-    lengths, and the sum has the bursts and the drift that one process lacks."""
-    if not clients:
-        raise BadInput(field="clients", value=0, expected="at least one client", remedy="Write one [[client]].")
-    names = tuple(dict.fromkeys(client.name for client in clients))
-    columns: list[tuple[Ints, Ints, Ints, Ints]] = []
-    for number, client in enumerate(clients):
-        most = round(client.rate_per_s * duration_s * 1.5 + 10 * np.sqrt(client.rate_per_s * duration_s + 1)
-                     * max(client.variation, 1.0))
-        arrival_ns = gamma(client.rate_per_s, max(most, 1), stream(seed, number, _ARRIVALS),
-                           variation=client.variation)
-        arrival_ns = arrival_ns[arrival_ns < duration_s * 1e9]
-        inputs, outputs = (
-            lognormal(median, len(arrival_ns), stream(seed, number, what), sigma=sigma, longest=client.longest)
-            for what, median, sigma in ((_INPUT, client.input_median, client.input_sigma),
-                                        (_OUTPUT, client.output_median, client.output_sigma)))
-        columns.append((arrival_ns, inputs, outputs,
-                        np.full(len(arrival_ns), names.index(client.name), dtype=np.int64)))
-    arrival_ns, inputs, outputs, classes = (np.concatenate(column) for column in zip(*columns, strict=True))
-    order = np.argsort(arrival_ns, kind="stable")
-    return Requests(arrival_ns_R=arrival_ns[order], input_tokens_R=inputs[order], output_tokens_R=outputs[order],
-                    class_R=classes[order], class_names=names)
-
-
 def sessions(rate_per_s: float, count: int, *, turns: float, think_s: float, input_tokens_R: Ints,
              output_tokens_R: Ints, seed: int) -> Requests:
     """Conversations: Poisson beginnings, a geometric number of turns with that mean, exponential thinking between. Each
     turn's prompt is everything said before and its own tokens; count is of requests, and so are the columns."""
-    random = stream(seed, _TURNS)
+    random = stream(seed, TURNS)
     if turns < 1:
         raise BadInput(field="turns", value=turns, expected="1 or more", remedy="It is the mean turns of a session.")
     lengths = random.geometric(1.0 / turns, count)
@@ -92,7 +48,7 @@ def sessions(rate_per_s: float, count: int, *, turns: float, think_s: float, inp
     session_R = np.repeat(np.arange(len(first)), np.diff(np.append(first, count)))
     is_first = np.zeros(count, dtype=bool)
     is_first[first] = True
-    begins_ns = poisson(rate_per_s / turns, len(first), stream(seed, _ARRIVALS))[session_R]
+    begins_ns = poisson(rate_per_s / turns, len(first), stream(seed, ARRIVALS))[session_R]
     said = np.cumsum(input_tokens_R + output_tokens_R)
     before = said - (input_tokens_R + output_tokens_R)   # of all sessions; less what was said before this one began
     before -= before[first][session_R]
@@ -135,6 +91,37 @@ def _hashes_within(requests: Requests) -> Requests:
                    block_start_R=np.concatenate([[0], np.cumsum(kept)]))
 
 
+def repeated(requests: Requests, count: int) -> Requests:
+    """The same trace end to end until there are `count` requests; fewer than it has cut it.
+
+    The next round begins a mean gap after the last arrival. Its prompts share blocks with each other as those of the
+    first do, and none with another round: what people ask tomorrow is not what they asked today.
+    """
+    if not 1 <= count <= MOST_REQUESTS:
+        raise BadInput(field="repeat", value=count, expected=f"1 to {MOST_REQUESTS:,} requests",
+                       remedy="Ask for fewer.")
+    own = len(requests)
+    if count <= own:
+        return taken(requests, np.arange(count))
+    rows = np.arange(count) % own
+    round_R = np.arange(count) // own
+    found = taken(replace(requests, previous_R=_NONE, think_ns_R=_NONE), rows)
+    last_ns = int(requests.arrival_ns_R[-1])
+    round_ns = last_ns + max(last_ns // max(own - 1, 1), 1)
+    if round_ns * (int(round_R[-1]) + 1) >= 2**63:
+        raise BadInput(field="repeat", value=count, expected="a trace that ends within 292 years",
+                       remedy="Ask for fewer.")
+    changes: dict[str, Any] = {"arrival_ns_R": found.arrival_ns_R + round_R * round_ns}
+    if requests.hash_block_tokens:
+        known, rank_H = np.unique(found.block_hash_H, return_inverse=True)
+        changes["block_hash_H"] = rank_H + np.repeat(round_R * len(known), np.diff(found.block_start_R))
+    if len(requests.previous_R):
+        before = requests.previous_R[rows]
+        changes |= {"previous_R": np.where(before >= 0, before + round_R * own, -1),
+                    "think_ns_R": requests.think_ns_R[rows]}
+    return replace(found, **changes)
+
+
 def cut(requests: Requests, *, begin_s: float = 0.0, end_s: float = float("inf"), count: int = 0) -> Requests:
     """The part of a trace between two times, from its beginning; at most `count` requests, 0 = all."""
     time_s = requests.arrival_ns_R * 1e-9
@@ -169,7 +156,11 @@ def within(requests: Requests, context_tokens: int) -> Requests:
     """The requests that a model's context holds; all of them when it is not known (0)."""
     if not context_tokens:
         return requests
-    return taken(requests, np.flatnonzero(requests.input_tokens_R + requests.output_tokens_R <= context_tokens))
+    rows = np.flatnonzero(requests.input_tokens_R + requests.output_tokens_R <= context_tokens)
+    if not len(rows):
+        raise BadInput(field="requests", value=f"{len(requests):,} requests", expected="at least one that the model's "
+                       f"context of {context_tokens:,} tokens holds", remedy="Take a model with a longer context.")
+    return taken(requests, rows)
 
 
 def refuse_beyond(requests: Requests, context_tokens: int, *, file: str = "requests") -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from serried.errors import BadInput
-from serried.traffic.spec import Ints
+from serried.traffic.spec import Ints, Requests
 
 __all__ = ["empirical", "fixed", "lognormal", "uniform"]
 
@@ -28,9 +28,10 @@ def lognormal(median: float, count: int, random: np.random.Generator, *, sigma: 
     return np.clip(np.round(drawn), 1, _tokens(longest)).astype(np.int64)
 
 
-def empirical(lengths: Ints, count: int, random: np.random.Generator) -> Ints:
-    """Drawn again from lengths that were seen."""
-    return np.asarray(lengths[random.integers(0, len(lengths), count)], dtype=np.int64)
+def empirical(requests: Requests, count: int, random: np.random.Generator) -> tuple[Ints, Ints]:
+    """Prompts and answers drawn again, in pairs, from those of a trace: long prompts keep their short answers."""
+    rows = random.integers(0, len(requests), count)
+    return requests.input_tokens_R[rows], requests.output_tokens_R[rows]
 
 
 def _tokens(tokens: int) -> int:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 __all__ = ["Requests"]
 
+Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
@@ -24,7 +25,8 @@ class Requests:
     such a request arrives think_ns_R after that end, or at its own arrival_ns_R if that is later.
     block_start_R: R + 1 offsets into block_hash_H, the hashes of the prompt's leading blocks of hash_block_tokens each;
     equal hashes are equal prefixes. Without hashes hash_block_tokens is 0 and both are empty.
-    in_flight: a closed loop: request n + in_flight arrives when one ends, whatever arrival_ns_R says; 0 = open.
+    in_flight: a closed loop: the first so many come at their arrival_ns_R, the next one think_ns_R (if given) after the
+    end of another; 0 = open.
     """
 
     arrival_ns_R: Ints

@@ -15,9 +15,12 @@ import csv
 import gzip
 import io
 import json
+import os
+import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +28,17 @@ import numpy as np
 
 from serried.catalogue.entry import DATA
 from serried.errors import BadInput, nearest
-from serried.traffic.spec import Requests
+from serried.traffic.spec import Floats, Ints, Requests
 
 __all__ = ["PLAIN_COLUMNS", "read_trace", "trace_names"]
 
 PLAIN_COLUMNS = ("arrival_s", "input_tokens", "output_tokens")
 _TRACES = DATA / "traces"
-_LARGEST_BYTES = 4 * 2**30
+_LARGEST_BYTES = 2**30
 _LONGEST_TOKENS = 100_000_000
 _HASH_TOKENS = {"mooncake": 512, "bailian": 16}
+_DATE = re.compile(r"(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)?")
+_EPOCH, _SECOND = datetime(1970, 1, 1), timedelta(seconds=1)
 
 
 def trace_names() -> list[str]:
@@ -58,9 +63,8 @@ def read_trace(name_or_path: str, *, context_tokens: int = 0) -> Requests:
 
 
 def _locate(name_or_path: str) -> Path:
-    path = Path(name_or_path)
-    if path.is_file():
-        return path
+    if os.path.isfile(name_or_path):   # False, not an error, for a name that no file can have
+        return Path(name_or_path)
     shipped = {one.name.split(".")[0]: one for one in _TRACES.glob("*.*") if one.suffix != ".toml"}
     if name_or_path in shipped:
         return shipped[name_or_path]
@@ -72,7 +76,7 @@ def _locate(name_or_path: str) -> Path:
 def _text(path: Path) -> str:
     try:
         if path.stat().st_size > _LARGEST_BYTES:
-            raise BadInput(file=str(path), field="file", value=path.stat().st_size, expected="at most 4 GiB",
+            raise BadInput(file=str(path), field="file", value=path.stat().st_size, expected="at most 1 GiB",
                            remedy="Cut the trace.")
         raw = path.read_bytes()
         if raw[:2] == b"\x1f\x8b":
@@ -88,7 +92,7 @@ def _unzipped(raw: bytes, path: Path) -> bytes:
     with gzip.GzipFile(fileobj=io.BytesIO(raw)) as stream:
         content = stream.read(_LARGEST_BYTES + 1)
     if len(content) > _LARGEST_BYTES:
-        raise BadInput(file=str(path), field="file", value=path.name, expected="at most 4 GiB when unpacked",
+        raise BadInput(file=str(path), field="file", value=path.name, expected="at most 1 GiB when unpacked",
                        remedy="Cut the trace.")
     return content
 
@@ -208,16 +212,19 @@ def _requests(rows: _Rows, context_tokens: int) -> Requests:
         class_names=tuple(str(name) for name in names), **_hashes(rows), **_turns(rows, arrival_s))
 
 
-def _numbers(rows: _Rows, column: str) -> np.ndarray:
+def _numbers(rows: _Rows, column: str) -> Floats:
     """A column as floats; BadInput at the first that is none."""
+    values = rows.columns[column]
     try:
-        found = np.array(rows.columns[column], dtype=np.float64)
+        found = np.array(values, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
-        found = np.array([_number(value) for value in rows.columns[column]])
+        found = np.empty(0)
+    if found.shape != (len(values),):   # texts that are no numbers, or lists among them
+        found = np.array([_number(value) for value in values])
     bad = np.flatnonzero(~np.isfinite(found))
     if len(bad):
         row = int(bad[0])
-        raise rows.refuse(row, column, rows.columns[column][row], "a number", "Mend or remove the line.")
+        raise rows.refuse(row, column, values[row], "a number", "Mend or remove the line.")
     return found
 
 
@@ -228,7 +235,7 @@ def _number(value: object) -> float:
         return float("nan")
 
 
-def _lengths(rows: _Rows, column: str) -> np.ndarray:
+def _lengths(rows: _Rows, column: str) -> Ints:
     found = _numbers(rows, column)
     bad = np.flatnonzero((found < (0 if rows.schema == "burstgpt" else 1)) | (found != np.round(found))
                          | (found > _LONGEST_TOKENS))
@@ -239,7 +246,7 @@ def _lengths(rows: _Rows, column: str) -> np.ndarray:
     return np.asarray(np.maximum(found, 1), dtype=np.int64)   # BurstGPT counts failed answers as 0 tokens
 
 
-def _seconds(rows: _Rows) -> np.ndarray:
+def _seconds(rows: _Rows) -> Floats:
     found = _numbers(rows, "arrival")
     bad = np.flatnonzero((found < 0) | (found > 1e12))
     if len(bad):
@@ -249,42 +256,58 @@ def _seconds(rows: _Rows) -> np.ndarray:
     return found
 
 
-def _milliseconds(rows: _Rows) -> np.ndarray:
+def _milliseconds(rows: _Rows) -> Floats:
     return np.asarray(_seconds(rows) / 1e3)
 
 
-def _dates(rows: _Rows) -> np.ndarray:
-    """Dates and times with up to seven decimals, as seconds."""
-    def second(row: int, text: str) -> float:
-        try:
-            whole, _, fraction = text.strip().replace("Z", "").partition(".")
-            digits = fraction.split("+")[0]
-            return datetime.fromisoformat(whole + "+00:00").timestamp() + (float(f"0.{digits}") if digits else 0.0)
-        except ValueError:
-            raise rows.refuse(row, "arrival", text, "a date and time such as 2023-11-16 18:17:03.97",
-                              "Mend or remove the line.") from None
-    found = [second(row, text) for row, text in enumerate(rows.columns["arrival"])]
-    return np.array(found) - found[0]
+def _dates(rows: _Rows) -> Floats:
+    """Dates and times with up to nine decimals, as seconds since the first; differences are exact to the nanosecond."""
+    texts = rows.columns["arrival"]
+    time_ns = [_date_ns(rows, row, text) for row, text in enumerate(texts)]
+    return np.array([one - time_ns[0] for one in time_ns]) * 1e-9
 
 
-_ARRIVAL: Mapping[str, Callable[[_Rows], np.ndarray]] = {
+def _date_ns(rows: _Rows, row: int, text: str) -> int:
+    """Nanoseconds since 1970, of the zone that is written; none is UTC."""
+    found = _DATE.fullmatch(text.strip())
+    try:
+        if found is None:
+            raise ValueError
+        whole, decimals, zone = found.groups()
+        seconds = (datetime.fromisoformat(whole) - _EPOCH) // _SECOND
+        if zone and zone != "Z":
+            seconds -= int(f"{zone[0]}1") * (int(zone[1:3]) * 3600 + int(zone[4:]) * 60)
+    except ValueError:   # no date, or a day that no month has
+        raise rows.refuse(row, "arrival", text, "a date and time such as 2023-11-16 18:17:03.97",
+                          "Mend or remove the line.") from None
+    return seconds * 1_000_000_000 + int((decimals or "0").ljust(9, "0"))
+
+
+_ARRIVAL: Mapping[str, Callable[[_Rows], Floats]] = {
     "azure": _dates, "burstgpt": _seconds, "plain": _seconds, "mooncake": _milliseconds, "bailian": _seconds}
 
 
 def _hashes(rows: _Rows) -> dict[str, Any]:
     if "hashes" not in rows.columns:
         return {}
-    for row, hashes in enumerate(rows.columns["hashes"]):
-        if not isinstance(hashes, list) or not all(isinstance(one, int) and 0 <= one < 2**62 for one in hashes):
-            raise rows.refuse(row, "hash_ids", str(hashes)[:60], "a list of whole numbers",
-                              "Mend or remove the line.")
-    counts = np.array([len(hashes) for hashes in rows.columns["hashes"]], dtype=np.int64)
-    flat = [one for hashes in rows.columns["hashes"] for one in hashes]
-    return {"hash_block_tokens": _HASH_TOKENS[rows.schema], "block_hash_H": np.array(flat, dtype=np.int64),
+    listed = rows.columns["hashes"]
+    try:
+        counts = np.array([len(hashes) for hashes in listed], dtype=np.int64)
+        flat = np.array(list(chain.from_iterable(listed)) or np.empty(0, dtype=np.int64))
+    except (TypeError, ValueError, OverflowError):
+        flat = np.empty(0)
+    if flat.dtype != np.int64 or (flat < 0).any() or not all(type(hashes) is list for hashes in listed):
+        row = next(row for row, hashes in enumerate(listed) if not _are_hashes(hashes))
+        raise rows.refuse(row, "hash_ids", str(listed[row])[:60], "a list of whole numbers", "Mend or remove the line.")
+    return {"hash_block_tokens": _HASH_TOKENS[rows.schema], "block_hash_H": flat,
             "block_start_R": np.concatenate([[0], np.cumsum(counts)])}
 
 
-def _turns(rows: _Rows, arrival_s: np.ndarray) -> dict[str, Any]:
+def _are_hashes(hashes: object) -> bool:
+    return isinstance(hashes, list) and all(type(one) is int and 0 <= one < 2**63 for one in hashes)
+
+
+def _turns(rows: _Rows, arrival_s: Floats) -> dict[str, Any]:
     """Which request follows which in a session."""
     before = list(_before(rows))
     if not any(row >= 0 for row in before):
@@ -297,6 +320,9 @@ def _before(rows: _Rows) -> Iterator[int]:
     seen: dict[Any, int] = {}
     if "parent" in rows.columns:
         for row, (chat, parent) in enumerate(zip(rows.columns["chat"], rows.columns["parent"], strict=True)):
+            for name, value in (("chat_id", chat), ("parent_chat_id", parent)):
+                if not isinstance(value, (int, str)):
+                    raise rows.refuse(row, name, value, "a number or a text", "Mend or remove the line.")
             yield seen.get(parent, -1)
             seen[chat] = row
     else:

@@ -1,0 +1,205 @@
+"""Which schedule fits these wires, and how close is it to the best that any schedule could do?
+
+Bound by cuts, trees by packing, then chunks: every tree carries as many equal chunks as its share asks for, and chunk k
+of a tree runs one step behind chunk k - 1, so that all trees work at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from serried.errors import BadInput
+from serried.weave.bound import all_reduce_bound, broadcast_bound, gather_bound, reverse
+from serried.weave.loom import Loom
+from serried.weave.spec import Operation, Schedule
+from serried.weave.stock import ALGORITHMS, stock_schedule
+from serried.weave.timing import schedule_time_s
+from serried.weave.trees import Packing, Tree, pack_trees
+from serried.weave.wires import Wires
+
+__all__ = ["Synthesis", "stock_times_s", "synthesise"]
+
+Floats = npt.NDArray[np.float64]
+#: Steps that a fitted schedule may have, and the chunks per root that are tried within them.
+_MOST_STEPS = 70_000
+_CHANNELS = 3
+_GRAINS = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Synthesis:
+    """A fitted schedule. bound_s: no schedule is faster for long buffers; packed_s: its trees on the fullest wire;
+    chunked_s: the same in whole chunks; time_s: predicted with latency and pipelining."""
+
+    schedule: Schedule
+    bound_s: float
+    packed_s: float
+    chunked_s: float
+    time_s: float
+    tree_count: int
+
+
+def synthesise(operation: Operation, graph: Wires, payload_bytes: float, *, root: int = 0, step_s: float = 0.0,
+               seed: int = 0, grain: int | None = None) -> Synthesis:
+    """The fitted schedule of an operation for a buffer of payload_bytes on explicit wires.
+
+    step_s: software cost of a message. grain: chunks per root, by default the best of a few by predicted time.
+    """
+    if operation == "all_to_all":
+        raise BadInput(field="operation", value=operation, expected="an operation that trees can do",
+                       remedy="All-to-all has no data in common to pack; compare its stock algorithms instead.")
+    count = graph.endpoint_count
+    bound, packing = _packing(operation, graph, root, seed)
+    best: Synthesis | None = None
+    for each in _GRAINS if grain is None else (grain,):
+        pieces = _pieces(operation, packing, each, count, root)
+        if 2 * sum(n * len(way) for way, n in pieces.items()) * (count - 1) > _MOST_STEPS and best is not None:
+            break
+        schedule = _weave(operation, graph, pieces, root)
+        made = Synthesis(schedule=schedule, bound_s=bound * payload_bytes,
+                         packed_s=packing.time_s_per_byte * payload_bytes,
+                         chunked_s=_fullest_s_per_byte(graph, pieces) * payload_bytes,
+                         time_s=schedule_time_s(schedule, graph, payload_bytes, step_s=step_s),
+                         tree_count=len(packing.trees))
+        if best is not None and made.time_s > best.time_s * 1.2:
+            break
+        if made.time_s <= made.bound_s * 1.01:      # nothing is left to gain
+            return made
+        if best is None or made.time_s < best.time_s:
+            best = made
+    assert best is not None, "at least one grain is tried"
+    return best
+
+
+def stock_times_s(operation: Operation, graph: Wires, payload_bytes: float, *, tiers: Sequence[int] = (),
+                  step_s: float = 0.0, root: int = 0) -> dict[str, float]:
+    """Predicted time of every stock algorithm that can run on these wires, best chunk count each."""
+    found: dict[str, float] = {}
+    for algorithm in ALGORITHMS[operation]:
+        if algorithm == "in_switch" or (algorithm in ("hierarchical", "rail_aligned", "two_level") and not tiers):
+            continue
+        for chunks in (1, 4, 16):
+            try:
+                made = stock_schedule(operation, algorithm, graph.endpoint_count, chunks=chunks, root=root,
+                                      tiers=tiers if algorithm in ("hierarchical", "rail_aligned", "two_level") else ())
+                if len(made.steps) > _MOST_STEPS // 4 and algorithm in found:
+                    break
+                time_s = schedule_time_s(made, graph, payload_bytes, step_s=step_s)
+            except BadInput:          # this algorithm wants other counts, or wires that are not there
+                break
+            found[algorithm] = min(time_s, found.get(algorithm, np.inf))
+    return dict(sorted(found.items(), key=lambda item: item[1]))
+
+
+def _packing(operation: Operation, graph: Wires, root: int, seed: int) -> tuple[float, Packing]:
+    count = graph.endpoint_count
+    alike_V = np.full(count, 1.0 / count)
+    if operation == "all_reduce":
+        bound = all_reduce_bound(graph)
+        return bound, pack_trees(graph, None, spreads=True, gathers=True, bound_s_per_byte=bound, seed=seed)
+    if operation == "broadcast":
+        bound = broadcast_bound(graph, root)
+        return bound, pack_trees(graph, np.eye(count)[root], spreads=True, gathers=False, bound_s_per_byte=bound,
+                                 seed=seed, first_rounds=4 * count)
+    gathers = operation == "reduce_scatter"
+    bound = gather_bound(reverse(graph) if gathers else graph)
+    return bound, pack_trees(graph, alike_V, spreads=not gathers, gathers=gathers, bound_s_per_byte=bound, seed=seed)
+
+
+def _pieces(operation: Operation, packing: Packing, grain: int, count: int,
+            root: int) -> dict[tuple[Tree, ...], int]:
+    """How many equal chunks go through which tree, or through which pair of trees to and from one root."""
+    ways: dict[tuple[Tree, ...], float] = {}
+    by_root: dict[tuple[int, bool], list[tuple[Tree, float]]] = {}
+    for tree, share in zip(packing.trees, packing.share_T.tolist(), strict=True):
+        by_root.setdefault((tree.root, tree.gathers), []).append((tree, share))
+    for (owner, gathers), listed in sorted(by_root.items(), key=lambda item: item[0]):
+        if operation != "all_reduce":
+            ways |= {(tree,): share for tree, share in listed}
+        elif not gathers:
+            ways |= _paired(by_root[(owner, True)], listed)
+    if operation == "all_reduce" or operation == "broadcast":
+        return _whole(ways, grain * count)
+    found: dict[tuple[Tree, ...], int] = {}
+    for owner in range(count):
+        mine = {way: share for way, share in ways.items() if way[0].root == owner}
+        found |= _whole(mine, grain)
+    return found
+
+
+def _paired(up: Sequence[tuple[Tree, float]], down: Sequence[tuple[Tree, float]]) -> dict[tuple[Tree, ...], float]:
+    """Both lists cut the root's share; laid over each other, every stretch has one tree of each."""
+    pairs: dict[tuple[Tree, ...], float] = {}
+    left = [list(each) for each in (up, down)]
+    while left[0] and left[1]:
+        (one, first), (other, second) = left[0][0], left[1][0]
+        length = min(first, second)
+        if length > 1e-9:
+            pairs[(one, other)] = length
+        for side, share in ((left[0], first), (left[1], second)):
+            side[0] = (side[0][0], share - length)
+            if side[0][1] <= 1e-9:
+                side.pop(0)
+    return pairs
+
+
+def _whole(ways: dict[tuple[Tree, ...], float], chunks: int) -> dict[tuple[Tree, ...], int]:
+    """Shares as whole chunks, `chunks` in all: the largest remainders are rounded up."""
+    share_T = np.asarray(list(ways.values()))
+    exact_T = share_T / share_T.sum() * chunks
+    given_T = np.floor(exact_T + 1e-9).astype(int)
+    for tree in np.argsort(given_T - exact_T, kind="stable")[:chunks - given_T.sum()]:
+        given_T[tree] += 1
+    return {way: int(given) for way, given in zip(ways, given_T, strict=True) if given}
+
+
+def _fullest_s_per_byte(graph: Wires, pieces: dict[tuple[Tree, ...], int]) -> float:
+    load_E = np.zeros(len(graph.source_E))
+    for way, chunks in pieces.items():
+        for tree in way:
+            np.add.at(load_E, list(tree.load_E), float(chunks))
+    return float((load_E / graph.bandwidth_bytes_per_s_E).max()) / sum(pieces.values())
+
+
+def _weave(operation: Operation, graph: Wires, pieces: dict[tuple[Tree, ...], int], root: int) -> Schedule:
+    """Transfers in the order in which a pipeline does them: chunk k of a tree at depth d in round k + d."""
+    count = graph.endpoint_count
+    total = sum(pieces.values())
+    loom = Loom(operation, count, [1] * total, root=root)
+    transfers: list[tuple[int, int, int, int, bool, int]] = []
+    chunk = 0
+    for way, number in sorted(pieces.items(), key=lambda item: item[0][0].root):
+        for k in range(number):
+            begin = k
+            for tree in way:
+                depth_V = _depths(tree.parent_V)
+                height = max(depth_V)
+                for node, parent in enumerate(tree.parent_V):
+                    if parent >= 0:
+                        turn = height - depth_V[node] if tree.gathers else depth_V[node] - 1
+                        ends = (node, parent) if tree.gathers else (parent, node)
+                        # Depths do not wait for each other in one lane: the first ones have a channel each.
+                        channel = min(turn, _CHANNELS - 1) + (0 if tree.gathers else _CHANNELS)
+                        transfers.append((begin + turn, chunk, *ends, tree.gathers, channel))
+                begin += height
+            chunk += 1
+    for _, each, sender, receiver, adds, channel in sorted(transfers, key=lambda told: told[:2]):
+        loom.move(sender, receiver, [each], reduce=adds, channel=channel)
+    return loom.schedule(f"{operation} fitted to {graph.name}")
+
+
+def _depths(parent_V: Sequence[int]) -> list[int]:
+    depth = [-1] * len(parent_V)
+    for node in range(len(parent_V)):
+        trail = []
+        while depth[node] < 0 and parent_V[node] >= 0:
+            trail.append(node)
+            node = parent_V[node]
+        depth[node] = max(depth[node], 0)
+        for step, passed in enumerate(reversed(trail), depth[node] + 1):
+            depth[passed] = step
+    return depth

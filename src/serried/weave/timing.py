@@ -1,0 +1,118 @@
+"""How long does a schedule take on explicit wires?
+
+Every message takes its path's latency and queues at each wire of the path for as long as the wire needs for it
+(cut-through, first come first served): what shares a wire adds up, what does not runs beside it, and chunks pipeline.
+A message starts when both its ends are ready; a lane that sends goes on when its first wire is free again.
+
+Axes: K = step, E = directed wire.
+"""
+
+from __future__ import annotations
+
+import heapq
+
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import dijkstra
+
+from serried.errors import BadInput
+from serried.weave.legality import message_pairs
+from serried.weave.order import lane_edges
+from serried.weave.spec import SEND, Schedule, place
+from serried.weave.wires import Wires
+
+__all__ = ["message_bytes_K", "paths", "schedule_time_s"]
+
+Path = tuple[int, ...]
+
+
+def paths(graph: Wires, price_E: np.ndarray | None = None) -> tuple[np.ndarray, dict[tuple[int, int], Path]]:
+    """(cost, wires) of the cheapest path from endpoint to endpoint through switches alone.
+
+    price_E: by default the time of a megabyte. The cost is infinite where only other endpoints lead.
+    """
+    count, nodes = graph.endpoint_count, graph.node_count
+    priced_E = 1e6 / graph.bandwidth_bytes_per_s_E + graph.latency_s_E if price_E is None else price_E
+    # An endpoint is left from its own number and reached at nodes + number, so that no path leads through it.
+    reached_E = np.where(graph.target_E < count, nodes + graph.target_E, graph.target_E)
+    matrix = csr_array((priced_E, (graph.source_E, reached_E)), shape=(nodes + count,) * 2)
+    cost, previous = dijkstra(matrix, indices=np.arange(count), return_predecessors=True)
+    wire = {(int(source), int(target)): edge
+            for edge, (source, target) in enumerate(zip(graph.source_E, reached_E, strict=True))}
+    found: dict[tuple[int, int], Path] = {}
+    before = previous.tolist()
+    for source in range(count):
+        for target in range(count):
+            if source != target and np.isfinite(cost[source, nodes + target]):
+                node, path = nodes + target, []
+                while node != source:
+                    path.append(wire[(before[source][node], node)])
+                    node = before[source][node]
+                found[(source, target)] = tuple(reversed(path))
+    return cost[:, nodes:nodes + count], found
+
+
+def message_bytes_K(schedule: Schedule, payload_bytes: float) -> np.ndarray:
+    """Bytes of each step's chunks; scratch counts the mean chunk. payload_bytes: of the whole buffer."""
+    steps = schedule.steps
+    share = schedule.chunk_count
+    total = np.concatenate([[0], np.cumsum(schedule.chunk_weight_C)])
+    sends = steps.kind_K == SEND
+    first_K = np.where(steps.source_buffer_K == 2, 0, steps.source_chunk_K)
+    if schedule.operation == "all_gather":   # its input is the rank's own share of the whole
+        first_K = first_K + np.where(steps.source_buffer_K == 0, place(schedule, steps.rank_K)[0], 0)
+    weight_K = total[np.minimum(first_K + steps.count_K, share)] - total[np.minimum(first_K, share)]
+    weight_K = np.where(steps.source_buffer_K == 2, steps.count_K * total[-1] / share, weight_K)
+    return np.where(sends, weight_K / total[-1] * payload_bytes, 0.0)
+
+
+def schedule_time_s(schedule: Schedule, graph: Wires, payload_bytes: float, *, step_s: float = 0.0) -> float:
+    """Seconds until the last step is over; rank i is endpoint i. step_s: software cost of every message."""
+    if schedule.rank_count != graph.endpoint_count or schedule.switch_count:
+        raise BadInput(field=schedule.name, value=schedule.rank_count + schedule.switch_count,
+                       expected=f"a schedule for the {graph.endpoint_count} endpoints of {graph.name}",
+                       remedy="Rank i runs on endpoint i; switches that add have no place on explicit wires.")
+    routes = paths(graph)[1]
+    steps, count = schedule.steps, len(schedule.steps)
+    bytes_K = message_bytes_K(schedule, payload_bytes).tolist()
+    sends, receives = message_pairs(schedule)
+    event = np.arange(count)
+    event[receives] = sends
+    partner = dict(zip(sends.tolist(), receives.tolist(), strict=True))
+    before, after = lane_edges(schedule)
+    waits = np.bincount(event[after], minlength=count).tolist()
+    order = np.argsort(before, kind="stable")
+    targets = event[after[order]].tolist()
+    first = np.searchsorted(before[order], np.arange(count + 1)).tolist()
+    ready_s, free_s = [0.0] * count, [0.0] * len(graph.source_E)
+    bandwidth, latency = graph.bandwidth_bytes_per_s_E.tolist(), graph.latency_s_E.tolist()
+    ends = list(zip(steps.rank_K.tolist(), steps.peer_K.tolist(), strict=True))
+    # Of messages that are ready at once the nearest goes first, each counting from itself: nobody is everyone's target.
+    turn = np.where(steps.peer_K < 0, 0, (steps.peer_K - steps.rank_K) % schedule.rank_count).tolist()
+    queue = [(0.0, turn[step], step) for step in range(count) if event[step] == step and not waits[step]]
+    heapq.heapify(queue)
+    last_s = 0.0
+    while queue:
+        now_s, _, step = heapq.heappop(queue)
+        over = {step: now_s}
+        if step in partner:
+            if ends[step] not in routes:
+                raise BadInput(field=schedule.name, value=ends[step], expected="a path through switches alone",
+                               remedy="Choose a schedule that follows the wires, or synthesise one.")
+            begin_s = arrive_s = now_s + step_s
+            for position, wire in enumerate(routes[ends[step]]):
+                begin_s = max(begin_s, free_s[wire])
+                free_s[wire] = begin_s + bytes_K[step] / bandwidth[wire]
+                if position == 0:
+                    over[step] = free_s[wire]
+                begin_s += latency[wire]
+                arrive_s = max(arrive_s, free_s[wire] + latency[wire])
+            over[partner[step]] = max(arrive_s, begin_s)
+        for done, end_s in over.items():
+            last_s = max(last_s, end_s)
+            for target in targets[first[done]:first[done + 1]]:
+                ready_s[target] = max(ready_s[target], end_s)
+                waits[target] -= 1
+                if not waits[target]:
+                    heapq.heappush(queue, (ready_s[target], turn[target], target))
+    return last_s

@@ -1,0 +1,86 @@
+"""synthesise, verify and run from the command line."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from serried.cli import main
+from serried.weave import faults, schedule_of_json
+from tests.laws.source import ROOT
+
+TOOL = Path(os.environ.get("SERRIED_TORCH_PYTHON", ROOT / ".venv-tools" / "bin" / "python"))
+DOCUMENT = (ROOT / "docs" / "schedule.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def fabric(tmp_path):
+    """The graph of the document, with its missing links and its bridge."""
+    text = re.search(r"```toml\n(.*?)```", DOCUMENT, re.DOTALL).group(1)
+    for ends, rate in (("a1 a", 100), ("b0 b", 100), ("b1 b", 100), ("a b", 50)):
+        one, other = ends.split()
+        text += f'[[link]]\nbetween = ["{one}", "{other}"]\nbandwidth = "{rate} Mbit/s"\n'
+    path = tmp_path / "islands.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _documented(schema):
+    section = (ROOT / "docs" / "json.md").read_text(encoding="utf-8").split(f"## {schema}\n")[1].split("\n## ")[0]
+    return {key for line in section.splitlines() if line.startswith("| `")
+            for key in re.findall(r"`(\w+)`", line.split("|")[1])}
+
+
+def test_from_wires_to_a_proven_plan(fabric, tmp_path, capsys):
+    plan = tmp_path / "plan"
+    assert main(["collective", "synthesise", "all-reduce", "--fabric", str(fabric), "--bytes", "1MiB", "--chunks", "4",
+                 "--emit", "schedule,msccl-xml", "-o", str(plan), "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert set(made) - {"schema", "timing"} == _documented("serried/collective-synthesise/1")
+    assert made["bound_s"] <= made["packed_s"] * (1 + 1e-6) <= made["bound_s"] * 1.01
+    assert made["written"] == [f"{plan}.json", f"{plan}.xml"]
+    for path in made["written"]:
+        assert main(["collective", "verify", path, "--ranks", "4", "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert set(told) - {"schema", "timing"} == _documented("serried/collective-verify/1")
+    assert main(["collective", "verify", f"{plan}.json", "--ranks", "8"]) == 2
+    assert "a plan for 8 ranks" in capsys.readouterr().err
+
+
+def test_a_plan_that_drops_data_is_refused(fabric, tmp_path, capsys):
+    assert main(["collective", "synthesise", "all-gather", "--fabric", str(fabric), "--chunks", "1", "-o",
+                 str(tmp_path / "plan")]) == 0
+    told = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))
+    told["ranks"][0]["lanes"][0].pop()
+    (tmp_path / "plan.json").write_text(json.dumps(told), encoding="utf-8")
+    capsys.readouterr()
+    assert main(["collective", "verify", str(tmp_path / "plan.json")]) == 2
+    assert re.search(r"rank \d+, lane \d+, step \d+", capsys.readouterr().err)
+
+
+def test_the_example_of_the_document_is_right():
+    assert faults(schedule_of_json(json.loads(re.search(r"```json\n(.*?)```", DOCUMENT, re.DOTALL).group(1)))) == []
+
+
+def test_a_plan_runs(fabric, tmp_path, capsys):
+    if not TOOL.exists():
+        assert "SERRIED_TOOLS" not in os.environ, "`make tools` did not install PyTorch"
+        pytest.skip("PyTorch is not installed here; `make tools` installs it")
+    main(["collective", "synthesise", "reduce-scatter", "--fabric", str(fabric), "--chunks", "2", "-o",
+          str(tmp_path / "plan")])
+    capsys.readouterr()
+    assert main(["collective", "run", str(tmp_path / "plan.json"), "--nproc", "4", "--bytes", "64KiB", "--repeats", "2",
+                 "--python", str(TOOL), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert set(told) - {"schema", "timing"} == _documented("serried/collective-run/1")
+    assert told["wrong"] == 0
+    assert len(told["times_s"]) == 2
+
+
+@pytest.mark.parametrize("words", [
+    ["synthesise", "all-shuffle", "--fabric", "x.toml"], ["synthesise", "all-reduce", "--fabric", "missing.toml"],
+    ["verify", "missing.json"], ["run", "missing.xml", "--nproc", "2"]])
+def test_bad_words_are_bad_input(words):
+    assert main(["collective", *words]) == 2

@@ -1,0 +1,119 @@
+"""Fitted schedules: bounds by hand, packings that reach them, predicted times of cases that can be counted."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serried.errors import BadInput
+from serried.weave import faults, read_wires, schedule_time_s, stock_schedule, stock_times_s, synthesise
+from serried.weave.bound import all_reduce_bound, broadcast_bound, gather_bound
+from serried.weave.wires import wires
+
+OPERATIONS = ("all_reduce", "all_gather", "reduce_scatter", "broadcast")
+
+
+def star(count, rate=1.0, slow=None):
+    """Everybody on one switch; endpoint 0 perhaps slower."""
+    rates = [slow if slow and rank == 0 else rate for rank in range(count)]
+    links = [each for rank, own in enumerate(rates) for each in ((rank, count, own, 0.0), (count, rank, own, 0.0))]
+    return wires("star", (*(f"r{rank}" for rank in range(count)), "s"), count, links)
+
+
+def islands(count, rate=1.0, bridge=0.25):
+    """Two stars of `count` on a thin bridge."""
+    links = []
+    for rank in range(2 * count):
+        switch = 2 * count + rank // count
+        links += [(rank, switch, rate, 0.0), (switch, rank, rate, 0.0)]
+    links += [(2 * count, 2 * count + 1, bridge, 0.0), (2 * count + 1, 2 * count, bridge, 0.0)]
+    return wires("islands", tuple(map(str, range(2 * count + 2))), 2 * count, links)
+
+
+def torus(side):
+    ends = [(x * side + y, (x + dx) % side * side + (y + dy) % side) for x in range(side) for y in range(side)
+            for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1))]
+    return wires("torus", tuple(map(str, range(side * side))), side * side, [(*end, 1.0, 0.0) for end in ends])
+
+
+def test_bounds_by_hand():
+    """A star of n: 2 (n-1)/n; a slow leaf passes the buffer once each way; a bridge carries it once each way."""
+    assert all_reduce_bound(star(8)) == pytest.approx(2 * 7 / 8, rel=1e-3)
+    assert all_reduce_bound(star(8, slow=0.1)) == pytest.approx(10.0, rel=1e-3)
+    assert gather_bound(star(8)) == pytest.approx(7 / 8)
+    assert gather_bound(islands(4, bridge=0.1)) == pytest.approx(0.5 / 0.1)
+    assert all_reduce_bound(islands(4, bridge=0.1)) == pytest.approx(1 / 0.1, rel=1e-3)
+    assert gather_bound(torus(4)) == pytest.approx(15 / 16 / 4)
+    assert broadcast_bound(torus(4), 0) == pytest.approx(1 / 4)
+
+
+def test_the_gather_bound_is_the_worst_of_all_cuts():
+    """Independent and slow: every subset of the nodes of a small odd graph."""
+    chance = np.random.default_rng(5)
+    links = [(one, other, float(chance.integers(1, 9)), 0.0) for one, other in itertools.permutations(range(6), 2)
+             if chance.random() < 0.7 or other == (one + 1) % 6]
+    graph = wires("odd", tuple("abcdef"), 5, links)
+    worst = 0.0
+    for nodes in itertools.product((False, True), repeat=6):
+        side = np.asarray(nodes)
+        leaving = graph.bandwidth_bytes_per_s_E[side[graph.source_E] & ~side[graph.target_E]].sum()
+        if side.any() and not side[:5].all() and side[:5].any():
+            worst = max(worst, side[:5].sum() / 5 / leaving)
+    assert gather_bound(graph) == pytest.approx(worst, rel=1e-6)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("graph", [star(8), star(6, slow=0.3), islands(3), torus(4)], ids=["star", "slow", "bridge",
+                                                                                           "torus"])
+def test_fitted_schedules_are_right_and_reach_the_bound(operation, graph):
+    made = synthesise(operation, graph, 1e6, grain=8)
+    assert faults(made.schedule) == []
+    assert made.packed_s <= made.bound_s * 1.01
+    assert made.bound_s <= made.packed_s * (1 + 1e-6)
+    assert made.bound_s <= made.chunked_s * (1 + 1e-6)
+    assert made.chunked_s <= made.time_s * (1 + 1e-6)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.floats(0.01, 100.0), st.floats(0.01, 100.0))
+def test_times_scale_as_seconds(rate, payload):
+    """Twice the bytes take twice as long, twice the rate half as long."""
+    schedule = stock_schedule("all_reduce", "ring", 4)
+    once = schedule_time_s(schedule, star(4), 1.0)
+    assert schedule_time_s(schedule, star(4, rate=rate), payload) == pytest.approx(once * payload / rate)
+
+
+def test_a_ring_takes_what_its_formula_says():
+    """2 (n-1) steps of 1/n of the buffer, each also paying two latencies of the star and the software once."""
+    graph = wires("star", ("a", "b", "c", "d", "s"), 4, [each for rank in range(4) for each in (
+        (rank, 4, 2.0, 0.5), (4, rank, 2.0, 0.5))])
+    time_s = schedule_time_s(stock_schedule("all_reduce", "ring", 4), graph, 8.0, step_s=0.25)
+    assert time_s == pytest.approx(6 * (8 / 4 / 2 + 2 * 0.5 + 0.25))
+
+
+def test_fitted_beats_stock_where_the_wires_are_odd():
+    graph = islands(4, bridge=0.1)
+    assert synthesise("all_reduce", graph, 1e6).time_s < min(stock_times_s("all_reduce", graph, 1e6).values()) / 1.3
+
+
+def test_the_same_seed_makes_the_same_schedule():
+    one, other = (synthesise("all_gather", islands(3), 1e6, grain=4).schedule.steps for _ in range(2))
+    assert (one.peer_K == other.peer_K).all()
+    assert (one.source_chunk_K == other.source_chunk_K).all()
+
+
+@pytest.mark.parametrize(("text", "field"), [
+    ('endpoints = ["a", "b"]\n', "link"),
+    ('endpoints = ["a", "b"]\n[[link]]\nbetween = ["a", "c"]\nbandwidth = "1 GB/s"\n', "link 1"),
+    ('endpoints = ["a", "b"]\n[[link]]\nfrom = "a"\nto = "b"\nbandwidth = "1 GB/s"\n', "link"),
+    ('endpoints = ["a", "b"]\n[[link]]\nbetween = ["a", "b"]\nbandwidth = "-1 GB/s"\n', "link 1"),
+    ('endpoints = ["a", "a"]\n[[link]]\nbetween = ["a", "b"]\nbandwidth = "1 GB/s"\n', "endpoints"),
+    ("endpoints = [", "TOML")])
+def test_bad_wires_are_refused(tmp_path, text, field):
+    path = tmp_path / "wires.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(BadInput) as caught:
+        read_wires(path)
+    assert caught.value.field == field

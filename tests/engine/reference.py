@@ -167,7 +167,11 @@ class Reference:
         prompt = [sum(tokens for group, _, tokens in chunks if group == g) for g in range(groups)]
         counts = [len(ones) for ones in decoding]
         batches = max(1, min(stages, -(-max(prompt) // settings.token_budget)))
-        tokens = [-(-prompt[g] // batches) + -(-counts[g] // stages) for g in range(groups)]
+        decodes = [-(-count // stages) for count in counts]
+        captured = [number for number in settings.capture_sizes if number >= max(decodes)]
+        if captured and not chunks:
+            decodes = [min(captured[0], settings.max_sequences)]   # padded up to the next graph
+        tokens = [-(-more // batches) + count for more, count in zip(prompt, decodes * groups, strict=False)]
         sampled = max(-(-sum(group == g for group, _, _ in chunks) // batches) + -(-counts[g] // stages)
                       for g in range(groups))
         attention_s = []
@@ -184,6 +188,11 @@ class Reference:
                   + np.interp(mean_tokens, times.tokens_T, times.expert_s_T)
                   + np.interp(min(sampled, settings.max_sequences), times.sequences_B, times.head_s_B)
                   + max(attention_s))
+        given = max(tokens) if chunks else max(-(-count // stages) for count in counts)
+        launch_s = times.launches * times.host_s_per_launch * (given > max(settings.capture_sizes, default=0))
+        ones = sampled if chunks else max(-(-count // stages) for count in counts)
+        host_s = times.host_s_per_step + times.host_s_per_sequence * min(ones, settings.max_sequences)
+        pass_s = max(pass_s, launch_s, host_s) if settings.asynchronous else max(pass_s, launch_s) + host_s
         passes = stages
         if chunks and not any(counts):
             ends = [one.computed + more >= one.target for _, one, more in chunks]

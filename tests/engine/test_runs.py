@@ -126,6 +126,12 @@ def test_a_closed_loop_keeps_littles_law():
         assert (stay_ns > 0).all()
 
 
+def test_a_closed_loop_begins_when_each_of_its_clients_does():
+    found = simulate(requests([900, 100, 0], [10, 10, 10], [1, 1, 1], think_ns_R=[0, 0, 70], in_flight=2),
+                     alone(engine()), seed=0)
+    assert found.arrival_ns_R.tolist() == [900, 100, found.last_token_ns_R[1] + 70]
+
+
 def test_sessions_think_branch_and_find_their_past():
     """The second turn comes a thought after the first; both that follow it find its whole blocks."""
     load = requests([0, 0, 0, 0], [40, 80, 130, 140], [10, 20, 5, 5], previous_R=[-1, 0, 1, 1],

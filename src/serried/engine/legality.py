@@ -41,8 +41,10 @@ def _hashes_are_whole(requests: Requests) -> bool:
 
 
 REQUEST_RULES: tuple[Rule[Requests], ...] = (
-    Rule(field="arrival_ns_R", expected="times from 0 on, in order", remedy="Sort the requests by arrival.",
-         holds=lambda of: bool((of.arrival_ns_R >= 0).all() and (np.diff(of.arrival_ns_R) >= 0).all())),
+    Rule(field="arrival_ns_R", expected="times from 0 on, in order where the loop is open",
+         remedy="Sort the requests by arrival.",
+         holds=lambda of: bool((of.arrival_ns_R >= 0).all()
+                               and (of.in_flight or (np.diff(of.arrival_ns_R) >= 0).all()))),
     Rule(field="input_tokens_R", expected="at least 1 token in each request, one entry a request",
          remedy="Leave empty requests out.",
          holds=lambda of: len(of.input_tokens_R) == len(of) and bool((of.input_tokens_R >= 1).all())),

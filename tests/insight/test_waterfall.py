@@ -14,6 +14,7 @@ from serried.insight.training_gap import TrainingContest, default_layout
 from serried.planner import estimate_training, machine_of
 from serried.serving import deployment, estimate_static
 from serried.software import STACK_PARAMETERS, perfect_stack, read_stack, stack_for
+from serried.topology.fitted import fitted_profile
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +114,9 @@ def test_only_the_layer_that_differs_has_a_bar(serving, rival):
 
 
 def test_perfect_software_leaves_nothing_to_recover(serving, rival):
-    best = gap_serving(serving, rival, rival, stack=perfect_stack(), rival_stack=perfect_stack(),
+    fabric = replace(rival.fabric, profile=fitted_profile(rival.fabric.profile))
+    fitted = replace(rival, fabric=fabric)
+    best = gap_serving(serving, fitted, fitted, stack=perfect_stack(), rival_stack=perfect_stack(),
                        number_format="fp8", rival_number_format="fp8", draws=2)
     assert best.recoverable_ln.value == pytest.approx(0.0, abs=1e-9)
     assert best.actions == []

@@ -8,7 +8,11 @@ from dataclasses import replace
 
 from serried.compiler import ENGINE_FORMAT
 from serried.errors import BadInput, nearest
-from serried.fabric import Pool, read_collectives, read_fleet
+from serried.fabric import Fabric, Pool, read_collectives, read_fabric, read_fleet
+from serried.topology import read_topology
+from serried.topology.fitted import fitted_profile
+from serried.topology.reduction import reduced_fabric
+from serried.topology.tables import is_topology
 from serried.workload import Model, Serving, Training
 
 __all__ = ["check_format", "one_pool", "parse_job", "parse_pins", "parse_serving", "parse_training"]
@@ -74,9 +78,10 @@ def check_format(pool: Pool, number_format: str, field: str) -> None:
 def one_pool(text: str, field: str, *, collectives: str | None = None) -> Pool:
     """The single pool of a fleet; BadInput for a fleet that mixes chips, since one job runs on equal chips.
 
-    collectives: the collective profile that drives its fabric instead of the fabric's own, by name or path.
+    collectives: the collective profile that drives its fabric instead of the fabric's own, by name or path; "fitted"
+    = its own with the algorithms that it lacks. A pool's fabric may be a topology file: its wires become tiers.
     """
-    fleet = read_fleet(text)
+    fleet = read_fleet(text, _fabric)
     if len(fleet.pools) != 1:
         names = ", ".join(f"{pool.chip.name}:{pool.chip_count}" for pool in fleet.pools)
         raise BadInput(field=field, value=text, expected="a fleet of equal chips for one job",
@@ -84,4 +89,13 @@ def one_pool(text: str, field: str, *, collectives: str | None = None) -> Pool:
     pool = fleet.pools[0]
     if collectives is None:
         return pool
+    if collectives == "fitted":
+        return replace(pool, fabric=replace(pool.fabric, profile=fitted_profile(pool.fabric.profile)))
     return replace(pool, fabric=replace(pool.fabric, profile=read_collectives(collectives)))
+
+
+def _fabric(name_or_path: str) -> Fabric:
+    """A fabric of the catalogue or of a file, tiers or topology."""
+    if name_or_path.endswith(".toml") and is_topology(name_or_path):
+        return reduced_fabric(read_topology(name_or_path))
+    return read_fabric(name_or_path)

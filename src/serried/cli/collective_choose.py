@@ -28,7 +28,7 @@ _EMITTERS = ("nccl-tuner",)
 def command(
     operation: Annotated[str, typer.Argument(metavar="OP", help="all-reduce, all-gather, reduce-scatter, ...")],
     fabric: Annotated[str, typer.Option(help="a topology file, as `fabric build` writes it")],
-    size: Annotated[str, typer.Option("--bytes", help="size or range, e.g. 1KiB..8GiB")] = "1KiB..8GiB",
+    asked: Annotated[str, typer.Option("--bytes", help="size or range, e.g. 1KiB..8GiB")] = "1KiB..8GiB",
     routing: Annotated[str, typer.Option(help=", ".join(ROUTINGS))] = "ecmp",
     placement: Annotated[str, typer.Option(help=", ".join(PLACEMENTS))] = "packed",
     fail: Annotated[list[str] | None, typer.Option(help="what is out of order, e.g. link:3")] = None,
@@ -42,7 +42,7 @@ def command(
         raise BadInput(field="--emit", value=emit, expected=f"one of {', '.join(_EMITTERS)}", remedy="Correct it.")
     started_s = time.perf_counter()
     name, wired = parse_operation(operation), wire(topology_with(fabric, fail))
-    found = simulate(name, parse_sizes(size), wired, routing=routing, placement=placement, draws=4)
+    found = simulate(name, parse_sizes(asked), wired, routing=routing, placement=placement, draws=4)
     picks = found.stock if stock or emit else found.best
     rows = [_row(found, row, pick) for row, pick in enumerate(picks)]
     if emit is not None:

@@ -24,7 +24,7 @@ __all__ = ["command"]
 def command(
     operation: Annotated[str, typer.Argument(metavar="OP", help="all-reduce, all-gather, reduce-scatter, ...")],
     fabric: Annotated[str, typer.Option(help="a topology file, as `fabric build` writes it")],
-    size: Annotated[str, typer.Option("--bytes", help="size or range, e.g. 1GiB or 1KiB..8GiB")] = "1GiB",
+    asked: Annotated[str, typer.Option("--bytes", help="size or range, e.g. 1GiB or 1KiB..8GiB")] = "1GiB",
     routing: Annotated[str, typer.Option(help=", ".join(ROUTINGS))] = "ecmp",
     fail: Annotated[list[str] | None, typer.Option(help="what is out of order, e.g. link:3, spine:0")] = None,
     jobs: Annotated[int, typer.Option(help="equal jobs at the same time")] = 1,
@@ -36,7 +36,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="an answer for programs")] = False,
 ) -> None:
     """Route every flow, share every link, and time each algorithm on what is left."""
-    name, sizes = parse_operation(operation), parse_sizes(size)
+    name, sizes = parse_operation(operation), parse_sizes(asked)
     started_s = time.perf_counter()
     wired = wire(topology_with(fabric, fail))
     found = simulate(name, sizes, wired, routing=routing, jobs=jobs, placement=placement, draws=draws, seed=seed,

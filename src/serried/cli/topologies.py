@@ -24,10 +24,9 @@ def parse_sizes(text: str) -> Floats:
         high = _size(last, text) if dots else low
         if high < low:
             raise BadInput(field="--bytes", value=text, expected="a range that ascends", remedy="Swap its ends.")
-        size = low
-        while size <= high:
-            sizes.append(size)
-            size *= 2.0
+        while low <= high:
+            sizes.append(low)
+            low *= 2.0
     return np.array(sorted(set(sizes)))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,16 @@ __all__ = ["read_fleet"]
 _POOL_KEYS = {"chip", "fabric", "count"}
 
 
-def read_fleet(text: str) -> Fleet:
+def read_fleet(text: str, fabric_of: Callable[[str], Fabric] = read_fabric) -> Fleet:
     """`text` is "CHIP:COUNT" (on the chip's own fabric), a path to a fleet file, or a name in the catalogue.
 
+    fabric_of: how a fabric is read from its name or path (a floor above knows more kinds of files).
     Raises BadInput for an unknown chip (with the nearest names), a count that is not a positive whole number, and a
     count beyond one node that does not fill whole nodes.
     """
     chip_name, colon, count = text.rpartition(":")
     if colon and not text.endswith(".toml"):
-        return Fleet(name=text, pools=(_pool({"chip": chip_name, "count": _whole(count)}, "--fleet", ""),))
+        return Fleet(name=text, pools=(_pool({"chip": chip_name, "count": _whole(count)}, "--fleet", "", fabric_of),))
     if not text.endswith(".toml") and not Path(text).is_file() and text not in names_of("fleets"):
         _refuse_bare_chip(text)
     entry = read_entry("fleets", text, {})
@@ -34,7 +35,7 @@ def read_fleet(text: str) -> Fleet:
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise BadInput(file=entry.file, field="pool", value=rows, expected="at least one [[pool]] table",
                        remedy='Write [[pool]] with chip = "...", count = 1024 and, optionally, fabric = "...".')
-    pools = tuple(_pool(row, f"pool[{position}]", entry.file) for position, row in enumerate(rows))
+    pools = tuple(_pool(row, f"pool[{position}]", entry.file, fabric_of) for position, row in enumerate(rows))
     return Fleet(name=entry.name, pools=pools, file=entry.file)
 
 
@@ -53,7 +54,7 @@ def _whole(text: str) -> object:
     return int(digits) if re.fullmatch(r"\d{1,9}", digits) else text
 
 
-def _pool(row: Mapping[str, Any], where: str, file: str) -> Pool:
+def _pool(row: Mapping[str, Any], where: str, file: str, fabric_of: Callable[[str], Fabric]) -> Pool:
     unknown = set(row) - _POOL_KEYS
     if unknown:
         raise BadInput(file=file, field=f"{where}.{min(unknown)}", value=row[min(unknown)],
@@ -71,7 +72,7 @@ def _pool(row: Mapping[str, Any], where: str, file: str) -> Pool:
         raise BadInput(file=file or chip.file, field=f"{where}.fabric", value=fabric_name, expected="a fabric's name",
                        remedy=f"{chip.name} names no fabric of its own: give one in a fleet file, "
                               "[[pool]] chip = \"...\", fabric = \"...\", count = 8.")
-    fabric = read_fabric(_beside(fabric_name, file) if "fabric" in row else _beside(fabric_name, chip.file))
+    fabric = fabric_of(_beside(fabric_name, file) if "fabric" in row else _beside(fabric_name, chip.file))
     _check_whole_nodes(count, fabric, where, file)
     return Pool(chip=chip, fabric=fabric, chip_count=count)
 

@@ -31,6 +31,7 @@ from serried.insight.spec import LAYERS, Action, Bar, Interval, Parity, Physical
 from serried.insight.words import ACTIONS, setting
 from serried.planner.spec import Machine
 from serried.software import STACK_PARAMETERS, perfect_stack
+from serried.topology.fitted import fitted_profile
 from serried.workload.spec import Floats
 
 __all__ = ["Contest", "explain"]
@@ -177,8 +178,10 @@ def silicon_half_width_ln(contest: Contest[L], end: End[L], time_X: Floats) -> f
 
 
 def _perfected(contest: Contest[L], end: End[L]) -> End[L]:
-    """The same silicon with perfect software: its stack, its fastest format and its best layout."""
-    machine = replace(end.machine, stack=perfect_stack())
+    """The same silicon with perfect software: its stack, its fastest format, its best layout, fitted collectives."""
+    fabric = end.machine.fabric
+    machine = replace(end.machine, stack=perfect_stack(),
+                      fabric=replace(fabric, profile=fitted_profile(fabric.profile)))
     return contest.best(machine, tuple(dict.fromkeys((end.number_format, *contest.formats(machine)))))
 
 

@@ -30,4 +30,5 @@ def fitted_profile(profile: CollectiveProfile) -> CollectiveProfile:
             found, _, protocol = rest.partition(".")
             if found == kin and family not in _NOT_TRANSPORT:
                 parameters.setdefault(".".join(filter(None, (family, algorithm, protocol))), value)
-    return replace(profile, name=f"{profile.name}, fitted", parameters=parameters)
+    return profile if parameters == profile.parameters else replace(profile, name=f"{profile.name}, fitted",
+                                                                    parameters=parameters)

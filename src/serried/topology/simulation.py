@@ -198,7 +198,8 @@ def _shared(wired: Wired, source: Indices, target: Indices, load: Floats, class_
     if routing == "planned":
         width = planned_bandwidth(width, network.cables_L, link_N, load_N * parts)
     shares = fair_rates(width, class_N, link_N, load_N, class_count)
-    fullest = np.argsort(-shares.used_L, kind="stable")[:5]
+    some = np.argpartition(shares.used_L, -min(5, len(width)))[-min(5, len(width)):]
+    fullest = some[np.lexsort((some, -shares.used_L[some]))]
     return shares, tuple((label(network.blocks, int(link)), float(shares.used_L[link])) for link in fullest
                          if shares.used_L[link] > 0.0)
 

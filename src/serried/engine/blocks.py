@@ -8,7 +8,7 @@ last use, and the longest unused are evicted when room is needed (to the host's 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = ["BlockPool"]
 
@@ -17,9 +17,11 @@ class BlockPool:
     """Blocks of one group. used: private blocks of running requests and pinned units; the rest is free or evictable."""
 
     __slots__ = ("capacity", "evicted", "host", "host_capacity", "host_used", "idle", "idle_blocks", "peak", "pinned",
-                 "used")
+                 "unit_blocks", "unit_sizes", "used")
 
-    def __init__(self, capacity: int, host_capacity: int = 0) -> None:
+    def __init__(self, capacity: int, host_capacity: int, unit_blocks: int, unit_sizes: Mapping[int, int]) -> None:
+        """unit_blocks: of a unit; unit_sizes: of those that have another number of them."""
+        self.unit_blocks, self.unit_sizes = unit_blocks, unit_sizes
         self.capacity, self.host_capacity = capacity, host_capacity
         self.used = self.idle_blocks = self.host_used = self.evicted = self.peak = 0
         self.pinned: dict[int, list[int]] = {}          # unit -> [holders, blocks]
@@ -84,22 +86,22 @@ class BlockPool:
                 self.pinned[unit] = [1, blocks]
         self.peak = max(self.peak, self.used)
 
-    def share(self, units: Iterable[int], blocks: int) -> int:
-        """Private blocks just computed become units that its request holds; the number that turned out to be doubles
-        of what was here already and are free again."""
-        doubles = 0
+    def share(self, units: Iterable[int]) -> int:
+        """Private blocks just computed become units that their request holds; how many blocks these are. Doubles of
+        what was here already are free again."""
+        shared = 0
         for unit in units:
-            holders = self.pinned.get(unit)
-            if holders is not None:
-                holders[0] += 1
-                doubles += blocks
+            blocks = self.unit_sizes.get(unit, self.unit_blocks)
+            shared += blocks
+            if unit in self.pinned:
+                self.pinned[unit][0] += 1
+                self.used -= blocks
             elif unit in self.idle:
-                self.pin((unit,))
-                doubles += blocks
+                self.idle_blocks -= self.idle.pop(unit)
+                self.pinned[unit] = [1, blocks]
             else:
                 self.pinned[unit] = [1, blocks]   # its blocks were private and stay used
-        self.used -= doubles
-        return doubles
+        return shared
 
     def unpin(self, units: Sequence[int]) -> None:
         """Let go of units; the last of a prompt are evicted first, for they are the least likely to be shared."""
@@ -111,13 +113,6 @@ class BlockPool:
                 self.used -= holders[1]
                 self.idle[unit] = holders[1]
                 self.idle_blocks += holders[1]
-
-    def keep(self, unit: int, blocks: int) -> None:
-        """Private blocks stay behind as a unit that nobody holds."""
-        self.used -= blocks
-        old = self.idle.pop(unit, 0)
-        self.idle[unit] = blocks
-        self.idle_blocks += blocks - old
 
     def forget_host(self, units: Iterable[int]) -> None:
         """Units that were brought up from the host's memory are not there any more."""

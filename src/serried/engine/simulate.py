@@ -1,7 +1,7 @@
 """Requests through time on a cluster of engines: one conservative event loop, exact for a seed.
 
-Events are the ends of runs of engines, the ends of transfers, and arrivals; at equal times runs end first, then
-transfers, then requests arrive, each in the order of their number.
+Events are the ends of runs of engines, the ends of transfers and of their latency, and arrivals; at equal times runs
+end first, then transfers, then requests arrive, each in the order of their number.
 """
 
 from __future__ import annotations
@@ -9,10 +9,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from heapq import heappop, heappush
+from math import lcm
 
 import numpy as np
 
-from serried.engine.batch import Engine, Task
+from serried.engine.batch import Engine
+from serried.engine.group import Task
+from serried.engine.legality import refuse_illegal
 from serried.engine.spec import Cluster, EnginePool, SimulationLog
 from serried.engine.speculation import decode_steps
 from serried.engine.transfer import Transfers
@@ -23,17 +26,20 @@ __all__ = ["ROUTERS", "simulate"]
 
 Progress = Callable[[int, int], None]
 _REPORT_EVERY = 256
-_RUN, _TRANSFER, _ARRIVAL = 0, 1, 2
+_RUN, _TRANSFER, _DELIVERY, _ARRIVAL = 0, 1, 2, 3
 
 
 def simulate(requests: Requests, cluster: Cluster, *, seed: int = 0, progress: Progress | None = None,
              keep_spans: bool = False) -> SimulationLog:
     """When every request was scheduled, saw its first and its last token, and what the engines did meanwhile.
 
-    A request that no engine can ever hold is refused (reason 1) and takes no time. seed: of drafts that are accepted.
+    A request that no engine can ever hold is refused (reason 1) and takes no time. In a closed loop requests come in
+    their order, whatever session they belong to. seed: of drafts that are accepted.
     progress: called with (requests that ended, all); whatever it raises ends the simulation, except that on
-    KeyboardInterrupt the log of what has ended is returned, -1 where nothing has happened yet.
+    KeyboardInterrupt the log of what has ended is returned, -1 where nothing has happened yet. Raises BadInput where
+    columns or settings make no sense (see `legality`).
     """
+    refuse_illegal(requests, cluster)
     simulation = _Simulation(requests, cluster, seed, keep_spans)
     with contextlib.suppress(KeyboardInterrupt):
         simulation.run(progress)
@@ -58,37 +64,49 @@ class _Simulation:
         self.events: list[tuple[int, int, int, int]] = []   # (time, kind, number, run)
         self.think_ns: list[int] = requests.think_ns_R.tolist() or [0] * count
         self.ended = 0
-        units = -(-requests.hash_block_tokens // cluster.serve.engine.settings.block_tokens) or 1
         pool = cluster.prefill
+        self._prefixes((pool or cluster.serve).engine.settings.block_tokens)
         self.front = [] if pool is None else [
-            Engine(pool.engine, number, self, unit_blocks=units, keep_spans=keep_spans, prefill_only=True)
-            for number in range(pool.count)]
-        self.back = [Engine(cluster.serve.engine, len(self.front) + number, self, unit_blocks=units,
-                            keep_spans=keep_spans) for number in range(cluster.serve.count)]
+            Engine(pool.engine, number, self, unit_blocks=self.unit_blocks, unit_sizes=self.unit_sizes,
+                   keep_spans=keep_spans, prefill_only=True) for number in range(pool.count)]
+        self.back = [Engine(cluster.serve.engine, len(self.front) + number, self, unit_blocks=self.unit_blocks,
+                            unit_sizes=self.unit_sizes, keep_spans=keep_spans)
+                     for number in range(cluster.serve.count)]
         self.engines = self.front + self.back
         self.router = _Router(pool or cluster.serve, self.front or self.back)
         self.back_router = _Router(cluster.serve, self.back)
         self.transfers = None if cluster.transfer is None else Transfers(cluster.transfer)
-        if (pool is None) != (self.transfers is None):
-            raise BadInput(field="cluster", value="prefill without transfer" if pool else "transfer without prefill",
-                           expected="a prefill pool and a transfer, or neither", remedy="Give both or none.")
-        self.sent: dict[int, tuple[Task, Engine, Engine]] = {}
-        self.limits = [(one.engine.kv_blocks, one.engine.settings.block_tokens, one is cluster.serve)
-                       for one in (pool, cluster.serve) if one is not None]
-        self._sessions()
+        self.moving: dict[int, tuple[Task, Engine, Engine]] = {}   # task, sender, receiver
 
-    def _sessions(self) -> None:
-        """Who follows whom, and what of a session's past can be found again."""
-        previous_R = self.requests.previous_R.tolist()
-        self.follower: dict[int, int] = {}
-        self.past: dict[int, tuple[int, ...]] = {}
-        self.has_previous = previous_R
-        hashed = bool(self.requests.hash_block_tokens)
-        for number, before in enumerate(previous_R):
-            if before >= 0:
-                self.follower[before] = number
-                if not hashed:
+    def _prefixes(self, block_tokens: int) -> None:
+        """What of a prompt can be found again, as units of whole blocks: so many hashed blocks that they fill blocks of
+        the engine, or what each earlier turn of the session added to the cache."""
+        requests = self.requests
+        self.unit_tokens = lcm(requests.hash_block_tokens, block_tokens) if requests.hash_block_tokens else 0
+        self.unit_blocks = self.unit_tokens // block_tokens
+        self.unit_sizes: dict[int, int] = {}
+        self.followers: dict[int, list[int]] = {}
+        self.past: dict[int, tuple[int, ...]] = {}   # request -> units of the turns before it
+        self.previous: list[int] = requests.previous_R.tolist()
+        whole: dict[int, int] = {}   # blocks that a request leaves full
+        for number, before in enumerate(self.previous):
+            if before < 0:
+                continue
+            self.followers.setdefault(before, []).append(number)
+            if not self.unit_tokens:
+                kept = self.input[before] + (0 if self.cluster.prefill else self.output[before] - 1)
+                earlier = self.previous[before]
+                whole[before] = kept // block_tokens
+                self.unit_sizes[-before - 2] = whole[before] - (whole[earlier] if self.past.get(before) else 0)
+                if self.input[number] >= kept:   # else it does not go on from there
                     self.past[number] = (*self.past.get(before, ()), -before - 2)
+
+    def _units(self, number: int) -> tuple[int, ...]:
+        if not self.unit_tokens:
+            return self.past.get(number, ())
+        stride, start = self.unit_tokens // self.requests.hash_block_tokens, self.starts[number]
+        end = min(start + self.input[number] // self.unit_tokens * stride, self.starts[number + 1])
+        return tuple(self.hashes[start + stride - 1:end:stride])
 
     # the loop
 
@@ -98,11 +116,11 @@ class _Simulation:
             self.waiting_loop = iter(range(min(in_flight, count), count))
             for number in range(min(in_flight, count)):
                 self._arrive_at(number, self.arrival_ns[number])
-        elif not self.has_previous:
+        elif not self.followers:
             self._run_open(progress)
             return
         else:
-            for number, before in enumerate(self.has_previous):
+            for number, before in enumerate(self.previous):
                 if before < 0:
                     self._arrive_at(number, self.arrival_ns[number])
         reported, events = 0, self.events
@@ -139,9 +157,11 @@ class _Simulation:
                     heappush(self.events, (engine.next_ns, _RUN, number, engine.run))
         elif kind == _ARRIVAL:
             self._arrive(number, now_ns)
+        elif kind == _DELIVERY:
+            self._received(number, now_ns)
         elif self.transfers is not None and self.transfers.next_ns == now_ns:
             for request in self.transfers.finish(now_ns):
-                self._received(request, now_ns)
+                self._sent(request, now_ns)
             self._await_transfers()
 
     def _arrive_at(self, number: int, time_ns: int) -> None:
@@ -154,16 +174,12 @@ class _Simulation:
     def _arrive(self, number: int, now_ns: int) -> None:
         self.arrival_ns[number] = now_ns
         tokens, output = self.input[number], self.output[number]
-        for blocks, block, decodes in self.limits:
-            if -(-(tokens + (output if decodes else 0)) // block) > blocks:
-                self.reason[number] = 1
-                self._over(number, now_ns)
-                return
-        units = self.past.get(number, ())
-        if self.requests.hash_block_tokens:
-            units = tuple(self.hashes[self.starts[number]:self.starts[number + 1]])
-        follows = number in self.follower and not self.requests.hash_block_tokens
-        task = Task(number, tokens, self.steps[number], output - 1, units, -number - 2 if follows else 0)
+        if not (self.back[0].can_hold(tokens, output - 1) and (not self.front or self.front[0].can_hold(tokens, 0))):
+            self.reason[number] = 1
+            self._over(number, now_ns)
+            return
+        leaves = number in self.followers and not self.unit_tokens
+        task = Task(number, tokens, self.steps[number], output - 1, self._units(number), -number - 2 if leaves else 0)
         self._give(self.router.choose(task), task, now_ns)
 
     def _give(self, engine: Engine, task: Task, now_ns: int) -> None:
@@ -171,12 +187,19 @@ class _Simulation:
         if engine.submit(task, now_ns):
             heappush(self.events, (engine.next_ns, _RUN, engine.number, engine.run))
 
-    def _received(self, request: int, now_ns: int) -> None:
-        """A cache has come: its blocks are free where it came from, and it waits for a seat where it is."""
-        task, sender, receiver = self.sent.pop(request)
+    def _sent(self, request: int, now_ns: int) -> None:
+        """A cache is on its way as a whole: its blocks are free where it came from."""
+        task, sender, _ = self.moving[request]
         was_idle = sender.next_ns < 0
         if sender.release(task, now_ns) and was_idle:
             heappush(self.events, (sender.next_ns, _RUN, sender.number, sender.run))
+        assert self.cluster.transfer is not None, "what was sent had wires"
+        heappush(self.events, (now_ns + round(self.cluster.transfer.latency_s * 1e9), _DELIVERY, request, 0))
+
+    def _received(self, request: int, now_ns: int) -> None:
+        """A cache has come, and its request waits for a seat where it is."""
+        task, _, receiver = self.moving.pop(request)
+        receiver.outstanding -= 1   # it is counted again as it is queued
         self._give(receiver, Task(request, task.prompt, self.steps[request], self.output[request] - 1,
                                   is_prefilled=True), now_ns)
 
@@ -207,19 +230,21 @@ class _Simulation:
             return
         assert self.transfers is not None, "a prefill pool has wires behind it"
         receiver = self.back_router.choose(task)
-        self.sent[number] = task, sender, receiver
+        receiver.outstanding += 1
+        self.moving[number] = task, sender, receiver
         self.transfers.begin(number, sender.number, receiver.number, task.prompt, time_ns)
         self._await_transfers()
 
     def _over(self, number: int, time_ns: int) -> None:
         """A request is over: the next of its session, or of a closed loop, may come."""
         self.ended += 1
-        following = self.follower.get(number)
-        if following is not None:
-            self._arrive_at(following, max(self.arrival_ns[following],
-                                           time_ns + self.think_ns[following]))
-        elif self.requests.in_flight and (following := next(self.waiting_loop, None)) is not None:
-            self._arrive_at(following, time_ns + self.think_ns[following])
+        if self.requests.in_flight:
+            following = next(self.waiting_loop, None)
+            if following is not None:
+                self._arrive_at(following, time_ns + self.think_ns[following])
+            return
+        for following in self.followers.get(number, ()):
+            self._arrive_at(following, max(self.arrival_ns[following], time_ns + self.think_ns[following]))
 
     def log(self) -> SimulationLog:
         """The books as columns."""

@@ -89,7 +89,8 @@ class EngineModel:
 
     groups: attention groups that step together. kv_blocks: blocks of one group. host_blocks: blocks of the host-memory
     tier below a group, 0 = none; host_block_s: time to bring one block back from there.
-    window_tokens: blocks that slid out of every layer's window are freed; 0 = none are.
+    window_tokens: blocks that slid out of every layer's window are freed; 0 = none are. A request that outgrows it
+    takes the blocks of the window and one more at once, and neither finds nor leaves a prefix.
     """
 
     settings: EngineSettings

@@ -43,9 +43,9 @@ class StepClock:
         self._launch_s = times.launches * times.host_s_per_launch
         self._segments: dict[int, tuple[list[float], list[float]]] = {}
 
-    def decode_parts(self, sequences: int, mean_sequences: float) -> tuple[float, float, float, int]:
+    def decode_parts(self, sequences: int, mean_sequences: float) -> tuple[float, float, float]:
         """Of a decode-only step with that many sequences in the fullest group: what it takes apart from attention, its
-        floor, what is serial, and the sequences of one pass of the fullest group."""
+        floor, and what is serial."""
         one = -(-sequences // self.stages)
         padded = self._padded[one]
         width = 1 + self.drafts
@@ -54,8 +54,8 @@ class StepClock:
         host_s = self._times.host_s_per_step + self._times.host_s_per_sequence * one
         launch_s = 0.0 if one <= self._largest_captured else self._launch_s
         if self._asynchronous:
-            return flat_s, max(host_s, launch_s), 0.0, one
-        return flat_s, launch_s, host_s, one
+            return flat_s, max(host_s, launch_s), 0.0
+        return flat_s, launch_s, host_s
 
     def _dense(self, tokens: int) -> float:
         if tokens <= self._most:
@@ -93,13 +93,11 @@ class StepClock:
         below = low[j] + v * (low[j + 1] - low[j])
         return max(below + u * (high[j] + v * (high[j + 1] - high[j]) - below), 0.0)
 
-    def pass_s(self, *, tokens: int, mean_tokens: float, sampled: int, decoding: int, context: float,
-               prefill_attention_s: float) -> float:
-        """One pass that computes prefill chunks, perhaps beside decodes: `tokens` in the fullest group, of which
-        `decoding` sequences of mean context `context` decode; `sampled` sequences get a token."""
-        device_s = (self._dense(tokens) + self._expert(mean_tokens) + self._head_s[sampled] + prefill_attention_s)
-        if decoding:
-            device_s += self.decode_attention(decoding, context)[0] + self._draft_s[decoding]
+    def pass_s(self, *, tokens: int, mean_tokens: float, sampled: int, decoding: int, attention_s: float) -> float:
+        """One pass that computes prefill chunks, perhaps beside decodes: `tokens` in the fullest group, `decoding`
+        sequences that decode there; `sampled` sequences get a token."""
+        device_s = (self._dense(tokens) + self._expert(mean_tokens) + self._head_s[sampled] + attention_s
+                    + self._draft_s[decoding])
         host_s = self._times.host_s_per_step + self._times.host_s_per_sequence * sampled
         launch_s = 0.0 if tokens <= self._largest_captured else self._launch_s
         if self._asynchronous:

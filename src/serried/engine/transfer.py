@@ -10,7 +10,8 @@ __all__ = ["Transfers"]
 
 
 class Transfers:
-    """Transfers under way. next_ns: when the first of them ends at the present rates; -1 = there is none."""
+    """Transfers under way, without their latency. next_ns: when the first of them ends at the present rates; -1 =
+    there is none."""
 
     def __init__(self, wires: KvTransfer) -> None:
         self.wires = wires
@@ -21,12 +22,10 @@ class Transfers:
         self._now_ns = 0
 
     def begin(self, transfer: int, sender: int, receiver: int, context_tokens: int, now_ns: int) -> None:
-        """A cache of so many tokens sets out; its latency counts as bytes that it alone waits for."""
+        """A cache of so many tokens sets out."""
         self._pass(now_ns)
         wires = self.wires
-        alone = min(wires.send_bytes_per_s, wires.receive_bytes_per_s, wires.total_bytes_per_s)
-        self._left[transfer] = (wires.bytes_per_request + wires.bytes_per_token * context_tokens
-                                + wires.latency_s * alone)
+        self._left[transfer] = wires.bytes_per_request + wires.bytes_per_token * context_tokens
         self._ends[transfer] = sender, receiver
         self._share()
 

@@ -121,7 +121,8 @@ def test_what_is_wrong_is_told_by_line_and_column(write, case):
     assert error.value.remedy
 
 
-@pytest.mark.parametrize("content", [b"\x00\xff\xfe\x80", b"\x1f\x8bnot gzip at all", gzip.compress(b"x" * 99, mtime=0)[:20],
+@pytest.mark.parametrize("content", [b"\x00\xff\xfe\x80", b"\x1f\x8bnot gzip at all",
+                                     gzip.compress(b"x" * 99, mtime=0)[:20],
                                      bytes(range(256)) * 9, b"PAR1\x00\x01"], ids=range(5))
 def test_what_is_no_text_is_refused(write, content):
     with pytest.raises(BadInput):

@@ -21,7 +21,7 @@ def fabric(tmp_path):
     text = re.search(r"```toml\n(.*?)```", DOCUMENT, re.DOTALL).group(1)
     for ends, rate in (("a1 a", 100), ("b0 b", 100), ("b1 b", 100), ("a b", 50)):
         one, other = ends.split()
-        text += f'[[link]]\nbetween = ["{one}", "{other}"]\nbandwidth = "{rate} Mbit/s"\n'
+        text += f'[[link]]\nfrom = "{one}"\nto = "{other}"\nbandwidth = "{rate} Mbit/s"\n'
     path = tmp_path / "islands.toml"
     path.write_text(text, encoding="utf-8")
     return path

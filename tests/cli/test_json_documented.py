@@ -11,10 +11,14 @@ from tests.laws.source import ROOT
 COMMON = {"schema", "timing"}
 QUESTIONS = {
     "serried/gap/1": "gap Qwen3-0.6B --fleet h20:1 --rival h100:1 --serve 64/16@2 --json",
+    "serried/gap-traffic/1": "gap Qwen3-0.6B --fleet h20:1 --rival h100:1 --serve poisson:8:256/32 --first 60 "
+                             "--slo ttft=2s --json",
     "serried/plan/1": "plan Qwen3-0.6B --fleet h100:8 --train 2048x64 --top 2 --json",
     "serried/plan-serving/1": "plan Qwen3-0.6B --fleet h100:1 --serve 64/16@2 --json",
     "serried/serve-simulate/1": "serve simulate Qwen3-0.6B --fleet h100:1 --poisson 5 --requests 20 --json",
-    "serried/plan-traffic/1": "plan Qwen3-0.6B --fleet h100:2 --serve poisson:2/64/16 --requests 20 --workers 1 --json",
+    "serried/plan-traffic/1": "plan Qwen3-0.6B --fleet h100:2 --serve poisson:8:256/32 --first 60 --slo ttft=2s --json",
+    "serried/fleet-simulate/1": "fleet simulate examples/fleet-small.toml --days 0.1 --json",
+    "serried/fleet-compare/1": "fleet compare examples/fleet-small.toml --policy fair --days 0.1 --json",
     "serried/catalogue/1": "catalogue chips h100 --json",
     "serried/fabric-build/1": "fabric build rail --chips 128 --set leaf=64 -o {folder}/built.toml --json",
     "serried/fabric-show/1": "fabric show {wires} --json",
@@ -48,7 +52,7 @@ def test_every_key_is_documented(schema, capsys, tmp_path):
     assert answer["schema"] == schema
     assert set(answer) - COMMON == _documented()[schema]
     assert set(answer["timing"]) == {"items", "unit", "wall_s"}
-    assert answer["timing"]["unit"] in {"layouts", "cases", "requests", "decisions", "endpoints"}
+    assert answer["timing"]["unit"] in {"layouts", "cases", "requests", "decisions", "endpoints", "events"}
 
 
 def test_an_error_is_documented_too(capsys):

@@ -2,7 +2,7 @@ import argparse
 
 import pytest
 
-from serried.emit.arguments import check_arguments, documented_arguments
+from serried.emit.documented import check_words, documented
 from serried.emit.megatron import megatron_arguments
 from serried.errors import BadInput
 from serried.workload import Training, read_model
@@ -13,7 +13,7 @@ def _parser():
     """A parser made of the documented list alone, strict about what it does not know."""
     parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
     kinds = {"int": int, "float": float, "text": str, "words": str}
-    for name, rule in documented_arguments("megatron").items():
+    for name, rule in documented("megatron").items():
         if rule["type"] == "flag":
             parser.add_argument(name, action="store_true")
         else:
@@ -56,7 +56,7 @@ def test_latent_attention_head_sizes_are_those_of_the_model():
                                    ["--num-layers"], ["--swiglu", "yes"]])
 def test_the_checker_can_fail(words):
     with pytest.raises((AssertionError, ValueError)):
-        check_arguments(words, "megatron")
+        check_words(words, "megatron")
 
 
 def test_a_schedule_that_the_tool_lacks_is_refused():

@@ -26,6 +26,7 @@ from serried.traffic import (
     within,
 )
 from serried.traffic.lengths import empirical, lognormal, uniform
+from tests.laws.source import ROOT
 
 
 def hashed():
@@ -175,6 +176,12 @@ def test_a_bad_file_of_clients_is_told_where(tmp_path, text, told):
         read_clients(path)
     assert told in error.value.field
     assert error.value.file == str(path)
+
+
+def test_the_example_of_clients_is_read():
+    clients = read_clients(ROOT / "examples" / "clients.toml")
+    assert [one.name for one in clients] == ["chat", "batch"]
+    assert len(mix(clients, 600.0, 0)) == pytest.approx(6.5 * 600, rel=0.15)
 
 
 def test_a_window_nobody_asks_in_is_refused():

@@ -21,86 +21,94 @@ def wanted(schedule, rank):
             "all_to_all": lambda: np.concatenate([each[block] for each in given])}[schedule.operation]()
 
 
+class Player:
+    """Memory, wires and lanes of one run."""
+
+    def __init__(self, schedule, seed, buffered):
+        self.schedule, self.steps, self.buffered = schedule, schedule.steps, buffered
+        self.chance = random.Random(seed)
+        self.memory = [np.full(schedule.slot_count, None, dtype=object)
+                       for _ in range(schedule.rank_count + schedule.switch_count)]
+        for rank in range(schedule.rank_count):
+            if schedule.operation != "broadcast" or rank == schedule.root:
+                begin = int(place(schedule, rank)[INPUT])
+                self.memory[rank][begin:begin + spans(schedule)[0]] = contribution(schedule, rank)
+        self.lanes, self.done, self.wires = {}, set(), {}
+        for step in range(len(self.steps)):
+            self.lanes.setdefault((int(self.steps.rank_K[step]), int(self.steps.lane_K[step])), []).append(step)
+
+    def ready(self, step):
+        waits = self.steps.after_D[self.steps.after_first_K[step]:self.steps.after_first_K[step + 1]]
+        return all(int(wait) in self.done for wait in waits)
+
+    def view(self, step, which):
+        rank, count = int(self.steps.rank_K[step]), int(self.steps.count_K[step])
+        buffer, chunk = (int(getattr(self.steps, f"{which}_{part}_K")[step]) for part in ("buffer", "chunk"))
+        first = int(place(self.schedule, rank)[buffer]) + chunk
+        if chunk < 0 or first + count > self.schedule.slot_count:
+            raise IndexError("beyond the buffer")
+        return self.memory[rank][first:first + count]
+
+    def channel(self, step):
+        ends = (int(self.steps.rank_K[step]), int(self.steps.peer_K[step]))
+        return (*(ends if self.steps.kind_K[step] == SEND else ends[::-1]), int(self.steps.channel_K[step]))
+
+    def take(self, step, message):
+        if len(message) != self.steps.count_K[step]:
+            raise ValueError("message of another length")
+        base = self.view(step, "source") if self.steps.kind_K[step] == RECEIVE_REDUCE else 0
+        self.view(step, "target")[:] = base + message
+
+    def receiver(self, step):
+        """The lane that stands ready at the other end of a send, if any."""
+        return next((name for name, queue in self.lanes.items()
+                     if self.steps.kind_K[queue[0]] in (RECEIVE, RECEIVE_REDUCE)
+                     and self.channel(queue[0]) == self.channel(step) and self.ready(queue[0])), None)
+
+    def advance(self, lane):
+        """Lanes that have done a step; none when this one cannot go on."""
+        step = self.lanes[lane][0]
+        kind = int(self.steps.kind_K[step])
+        if not self.ready(step):
+            return []
+        if kind == SEND and self.buffered:
+            self.wires.setdefault(self.channel(step), []).append(self.view(step, "source").copy())
+        elif kind == SEND:
+            other = self.receiver(step)
+            if other is None:
+                return []
+            self.take(self.lanes[other][0], self.view(step, "source").copy())
+            return [lane, other]
+        elif kind in (RECEIVE, RECEIVE_REDUCE):
+            if not self.wires.get(self.channel(step)):
+                return []
+            self.take(step, self.wires[self.channel(step)].pop(0))
+        elif kind == COPY:
+            self.view(step, "target")[:] = self.view(step, "source").copy()
+        elif kind == REDUCE:
+            self.view(step, "target")[:] = self.view(step, "target") + self.view(step, "source")
+        return [lane]
+
+
 def play(schedule, seed, *, buffered):
     """None when every rank ends right; otherwise a word about what went wrong."""
-    chance = random.Random(seed)
-    steps = schedule.steps
-    memory = [np.full(schedule.slot_count, None, dtype=object)
-              for _ in range(schedule.rank_count + schedule.switch_count)]
-    for rank in range(schedule.rank_count):
-        if schedule.operation != "broadcast" or rank == schedule.root:
-            begin = int(place(schedule, rank)[INPUT])
-            memory[rank][begin:begin + spans(schedule)[0]] = contribution(schedule, rank)
-    lanes = {}
-    for step in range(len(steps)):
-        lanes.setdefault((int(steps.rank_K[step]), int(steps.lane_K[step])), []).append(step)
-    done, wires = set(), {}
-
-    def ready(step):
-        return all(int(wait) in done for wait in steps.after_D[steps.after_first_K[step]:steps.after_first_K[step + 1]])
-
-    def view(step, which):
-        rank = int(steps.rank_K[step])
-        buffer, chunk = int(getattr(steps, f"{which}_buffer_K")[step]), int(getattr(steps, f"{which}_chunk_K")[step])
-        first = int(place(schedule, rank)[buffer]) + chunk
-        if chunk < 0 or first + steps.count_K[step] > schedule.slot_count:
-            raise IndexError("beyond the buffer")
-        return memory[rank][first:first + int(steps.count_K[step])]
-
-    def channel(step, to):
-        ends = (int(steps.rank_K[step]), int(steps.peer_K[step]))
-        return (*(ends if to else ends[::-1]), int(steps.channel_K[step]))
-
-    def take(step, message):
-        if len(message) != steps.count_K[step]:
-            raise ValueError("message of another length")
-        base = view(step, "source") if steps.kind_K[step] == RECEIVE_REDUCE else 0
-        view(step, "target")[:] = base + message
-
+    player = Player(schedule, seed, buffered)
     try:
-        while lanes:
-            moved = False
-            for lane in chance.sample(sorted(lanes), len(lanes)):
-                if lane not in lanes:
-                    continue
-                step = lanes[lane][0]
-                kind = int(steps.kind_K[step])
-                if not ready(step):
-                    continue
-                finished = [lane]
-                if kind == SEND and buffered:
-                    wires.setdefault(channel(step, True), []).append(view(step, "source").copy())
-                elif kind == SEND:
-                    other = [name for name, queue in lanes.items()
-                             if steps.kind_K[queue[0]] in (RECEIVE, RECEIVE_REDUCE)
-                             and channel(queue[0], False) == channel(step, True) and ready(queue[0])]
-                    if not other:
-                        continue
-                    take(lanes[other[0]][0], view(step, "source").copy())
-                    finished.append(other[0])
-                elif kind in (RECEIVE, RECEIVE_REDUCE):
-                    if not wires.get(channel(step, False)):
-                        continue
-                    take(step, wires[channel(step, False)].pop(0))
-                elif kind == COPY:
-                    view(step, "target")[:] = view(step, "source").copy()
-                elif kind == REDUCE:
-                    view(step, "target")[:] = view(step, "target") + view(step, "source")
-                for name in finished:
-                    done.add(lanes[name].pop(0))
-                    if not lanes[name]:
-                        del lanes[name]
-                moved = True
-                break
-            if not moved:
+        while player.lanes:
+            shuffled = player.chance.sample(sorted(player.lanes), len(player.lanes))
+            finished = next((moved for lane in shuffled if (moved := player.advance(lane))), None)
+            if finished is None:
                 return "deadlock"
+            for name in finished:
+                player.done.add(player.lanes[name].pop(0))
+                if not player.lanes[name]:
+                    del player.lanes[name]
     except (IndexError, ValueError, TypeError) as error:
         return repr(error)
-    if any(wires.values()):
+    if any(player.wires.values()):
         return "messages left over"
     for rank in range(schedule.rank_count):
         begin = int(place(schedule, rank)[OUTPUT])
-        found = memory[rank][begin:begin + spans(schedule)[1]]
-        if not (found == wanted(schedule, rank)).all():
+        if not (player.memory[rank][begin:begin + spans(schedule)[1]] == wanted(schedule, rank)).all():
             return f"wrong data on rank {rank}"
     return None

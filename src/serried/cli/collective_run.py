@@ -24,7 +24,7 @@ _MOST_BYTES = 1 << 30
 def command(
     file: Annotated[Path, typer.Argument(help="a schedule (.json) or MSCCL XML (.xml)")],
     nproc: Annotated[int, typer.Option(min=1, max=64, help="processes; the ranks of the plan")],
-    size: Annotated[str, typer.Option("--bytes", help="the whole buffer, e.g. 64MiB")] = "1MiB",
+    payload: Annotated[str, typer.Option("--bytes", help="the whole buffer, e.g. 64MiB")] = "1MiB",
     repeats: Annotated[int, typer.Option(min=1, max=1000, help="how often")] = 5,
     python: Annotated[str, typer.Option(help="an interpreter with PyTorch")] = sys.executable,
     backend: Annotated[str, typer.Option(help="backend of torch.distributed")] = "gloo",
@@ -32,9 +32,9 @@ def command(
 ) -> None:
     """Run a plan for real on torch.distributed, check every element, and time it."""
     schedule = read_plan(file, ranks=nproc)
-    payload_bytes = int(parse_quantity(size, "bytes", field="--bytes"))
+    payload_bytes = int(parse_quantity(payload, "bytes", field="--bytes"))
     if not 4 <= payload_bytes <= _MOST_BYTES:
-        raise BadInput(field="--bytes", value=size, expected="4 bytes to 1 GiB", remedy="Every process holds it.")
+        raise BadInput(field="--bytes", value=payload, expected="4 bytes to 1 GiB", remedy="Every process holds it.")
     begin_s = time.perf_counter()
     outcome = run_schedule(schedule, payload_bytes, python=python, repeats=repeats, backend=backend)
     if outcome.wrong:

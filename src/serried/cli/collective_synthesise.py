@@ -26,7 +26,7 @@ __all__ = ["command"]
 def command(
     operation: Annotated[str, typer.Argument(help=", ".join(each.replace("_", "-") for each in OPERATIONS[:4]))],
     fabric: Annotated[Path, typer.Option(help="explicit wires, a TOML file (docs/schedule.md)")],
-    size: Annotated[str, typer.Option("--bytes", help="the whole buffer, e.g. 64MiB")] = "64MiB",
+    payload: Annotated[str, typer.Option("--bytes", help="the whole buffer, e.g. 64MiB")] = "64MiB",
     tiers: Annotated[str | None, typer.Option(help="groups for stock hierarchies, inside out, e.g. 4,2")] = None,
     step: Annotated[str, typer.Option(help="software cost of a message, e.g. 20us")] = "0 s",
     chunks: Annotated[int | None, typer.Option(min=1, max=256, help="chunks per rank; default: the fastest")] = None,
@@ -50,9 +50,10 @@ def command(
         raise BadInput(field="--root", value=root, expected=f"an endpoint below {wires.endpoint_count}",
                        remedy="Endpoints count from 0.")
     groups = [int(part) for part in (tiers or "").split(",") if part.strip().isdecimal()]
-    payload_bytes, step_s = parse_quantity(size, "bytes", field="--bytes"), parse_quantity(step, "s", field="--step")
+    payload_bytes = parse_quantity(payload, "bytes", field="--bytes")
+    step_s = parse_quantity(step, "s", field="--step")
     if payload_bytes <= 0 or step_s < 0:
-        raise BadInput(field="--bytes", value=size, expected="more than nothing", remedy="Write for example 64MiB.")
+        raise BadInput(field="--bytes", value=payload, expected="more than nothing", remedy="Write for example 64MiB.")
     begin_s = time.perf_counter()
     made = synthesise(wanted, wires, payload_bytes, root=root, step_s=step_s, grain=chunks)
     check(made.schedule)
@@ -68,9 +69,7 @@ def command(
             "rank_count": wires.endpoint_count, "payload_bytes": payload_bytes, "bound_s": made.bound_s,
             "packed_s": made.packed_s, "chunked_s": made.chunked_s, "time_s": made.time_s,
             "tree_count": made.tree_count, "chunk_count": made.schedule.chunk_count,
-            "step_count": len(made.schedule.steps),
-            "stock_s": stock,
-            "written": [str(path) for path, _ in texts],
+            "step_count": len(made.schedule.steps), "stock_s": stock, "written": [str(path) for path, _ in texts],
             "timing": {"items": wires.endpoint_count, "unit": "endpoints", "wall_s": wall_s}}))
         return
     screen = console()

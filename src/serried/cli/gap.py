@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from serried.cli.arguments import check_format, one_pool, parse_job
+from serried.cli.gap_traffic import TrafficSides, explain_traffic
+from serried.cli.plan_traffic import DEFAULT_ENGINE, is_traffic
 from serried.display.gap import gap_sections, headline, print_gap
 from serried.display.page import page, write_page
 from serried.display.plain import plain
@@ -29,7 +31,15 @@ def command(
     fleet: Annotated[str, typer.Option(help="CHIP:COUNT, a fleet of the catalogue, or a fleet file")],
     rival: Annotated[str, typer.Option(help="the same, for the other side")],
     train: Annotated[str | None, typer.Option(help="SEQxGLOBAL_BATCH, in tokens x sequences")] = None,
-    serve: Annotated[str | None, typer.Option(help="INPUT/OUTPUT@CONCURRENCY, in tokens / tokens @ requests")] = None,
+    serve: Annotated[str | None, typer.Option(help="INPUT/OUTPUT@CONCURRENCY; or a load in time: trace:FILE, "
+                                                   "poisson:RATE:INPUT/OUTPUT")] = None,
+    slo: Annotated[str | None, typer.Option(help="with --serve: ttft=2s,tpot=50ms, by class if need be")] = None,
+    attain: Annotated[float, typer.Option(help="share of requests that must keep the objectives")] = 0.9,
+    engine: Annotated[str, typer.Option(help="the fleet's serving engine")] = DEFAULT_ENGINE,
+    rival_engine: Annotated[str | None, typer.Option(help="the rival's; or the same")] = None,
+    first: Annotated[int, typer.Option(min=0, help="only so many requests of the load; 0 = all")] = 0,
+    drop_longer: Annotated[bool, typer.Option(help="leave out requests beyond the model's context")] = False,
+    workers: Annotated[int, typer.Option(min=1, max=512, help="processes that simulate a load in time")] = 1,
     stack: Annotated[str | None, typer.Option(help="the fleet's software; default: the best known on its chip")] = None,
     rival_stack: Annotated[str | None, typer.Option(help="the rival's software; the same default")] = None,
     profile: Annotated[str | None, typer.Option(help="the fleet's kernel profile, as `calibrate` writes it")] = None,
@@ -44,6 +54,14 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="an answer for programs")] = False,
 ) -> None:
     """Explain the gap between a fleet and a rival, layer by layer."""
+    if serve is not None and not train and is_traffic(serve, slo):
+        explain_traffic(
+            TrafficSides(model=read_model(model), fleets=(fleet, rival), stacks=(stack, rival_stack),
+                         libraries=(profile, rival_profile), engines=(engine, rival_engine or engine),
+                         formats=(number_format, rival_number_format or number_format)),
+            serve, slo, attain=attain, first=first, drop_longer=drop_longer, seed=seed, workers=workers, html=html,
+            as_json=as_json)
+        return
     job = parse_job(read_model(model), train, serve)
     pools = one_pool(fleet, "--fleet", collectives=collectives), one_pool(rival, "--rival")
     check_format(pools[0], number_format, "--format")

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from serried.cli.arguments import one_pool, parse_job, parse_pins
-from serried.cli.plan_files import EMITTERS, EXPRESSIBLE, write_plan
-from serried.cli.plan_traffic import TrafficOptions, is_traffic, plan_traffic
+from serried.cli.plan_files import EMITTERS, EXPRESSIBLE, emitters, write_plan
+from serried.cli.plan_traffic import DEFAULT_ENGINE, SPACE_PINS, is_traffic, load_of, plan_traffic, question_of
+from serried.cli.plan_traffic_files import SERVING_EMITTERS, EmitWords
 from serried.display.page import page, write_page
 from serried.display.plain import plain
 from serried.display.plan import plan_sections, print_plan
@@ -19,7 +20,9 @@ from serried.display.progress import progress_bar
 from serried.display.terminal import console
 from serried.errors import BadInput, NoAnswer
 from serried.evidence.intervals import interval
+from serried.fabric import read_fleet
 from serried.planner import LEGALITY, Machine, SearchResult, machine_of, search_training, timeline
+from serried.serving.objectives import parse_objectives
 from serried.software import read_stack
 from serried.workload import Training, read_model
 
@@ -36,55 +39,72 @@ def command(
     model: Annotated[str, typer.Argument(help="a model of the catalogue, or a path to a config.json")],
     fleet: Annotated[str, typer.Option(help="CHIP:COUNT, a fleet of the catalogue, or a fleet file")],
     train: Annotated[str | None, typer.Option(help="SEQxGLOBAL_BATCH, in tokens x sequences")] = None,
-    serve: Annotated[str | None, typer.Option(help="INPUT/OUTPUT@CONCURRENCY, in tokens / tokens @ requests; or "
-                                                   "traffic: trace:FILE, poisson:RATE/INPUT/OUTPUT, ...")] = None,
-    slo: Annotated[str | None, typer.Option(help="objectives under traffic: ttft=2s,tpot=50ms")] = None,
+    serve: Annotated[str | None, typer.Option(help="INPUT/OUTPUT@CONCURRENCY; or a load in time: trace:FILE, "
+                                                   "poisson:RATE:INPUT/OUTPUT")] = None,
+    slo: Annotated[str | None, typer.Option(help="with --serve: ttft=2s,tpot=50ms, by class if need be")] = None,
+    attain: Annotated[float, typer.Option(help="share of requests that must keep the objectives")] = 0.9,
+    engine: Annotated[str, typer.Option(help="the serving engine: its batching rules and costs; ray = --workers-on ray"
+                        )] = DEFAULT_ENGINE,
+    drafts: Annotated[str | None, typer.Option(help="also with drafts of this acceptance: 0.8,0.6")] = None,
+    router: Annotated[str, typer.Option(help="round_robin, least_loaded or prefix")] = "least_loaded",
+    first: Annotated[int, typer.Option(min=0, help="only so many requests of the load; 0 = all")] = 0,
+    drop_longer: Annotated[bool, typer.Option(help="leave out requests beyond the model's context")] = False,
+    scale_rate: Annotated[float, typer.Option(help="so many times as many requests a second")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="of everything that is drawn")] = 0,
+    workers: Annotated[int, typer.Option(min=1, max=512, help="processes that simulate")] = 1,
+    workers_on: Annotated[str, typer.Option(help="processes or ray")] = "processes",
+    resource: Annotated[str | None, typer.Option(help="extended resource of the chips in Kubernetes")] = None,
     top: Annotated[int, typer.Option(min=1, max=1000, help="how many to show, best first")] = 10,
     stack: Annotated[str | None, typer.Option(help="the software; default: the best known on this chip")] = None,
     profile: Annotated[str | None, typer.Option(help="the kernel profile, as `calibrate` writes it")] = None,
     collectives: Annotated[str | None, typer.Option(help="the collectives, as `calibrate` writes them")] = None,
     pin: Annotated[str | None, typer.Option(help="choices to fix, e.g. tp=8,pp=4|8,recompute=full")] = None,
     everything: Annotated[bool, typer.Option("--all", help="search formats and overlap too (minutes)")] = False,
-    objective: Annotated[str, typer.Option(help="step_time or usd_per_token")] = "step_time",
-    workers: Annotated[int, typer.Option(min=1, max=256, help="processes of a search under traffic")] = 2,
-    engine: Annotated[str, typer.Option(help="where that search runs: local or ray")] = "local",
-    serving_engine: Annotated[str, typer.Option(help="the engine whose batching is simulated")] = "vllm",
-    requests: Annotated[int, typer.Option(min=10, help="requests of the traffic that are simulated")] = 600,
-    scale_rate: Annotated[float, typer.Option(help="traffic so many times as dense")] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="of traffic that is drawn")] = 0,
-    emit: Annotated[str | None, typer.Option(help=f"files of the best: {', '.join(EMITTERS)}; with traffic vllm, "
-                                                  "sglang, kubernetes")] = None,
+    objective: Annotated[str | None, typer.Option(help="training: step_time or usd_per_token; a load in time: goodput "
+                                                       "(a chip) or usd_per_token")] = None,
+    emit: Annotated[str | None, typer.Option(help=f"files of the best: {', '.join(EMITTERS)}; of a load in time: "
+                                                  f"{', '.join(SERVING_EMITTERS)}; comma-separated")] = None,
     out: Annotated[Path, typer.Option(help="folder for what is emitted")] = Path("plan"),
     html: Annotated[Path | None, typer.Option(help="write one self-contained page")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="an answer for programs")] = False,
 ) -> None:
     """Search every legal layout of a job on a fleet."""
-    if serve is not None and train is None and is_traffic(serve, slo):
-        plan_traffic(read_model(model), fleet, serve, TrafficOptions(
-            slo=slo, workers=workers, engine=engine, serving_engine=serving_engine, stack=stack, top=top, seed=seed,
-            requests=requests, scale_rate=scale_rate, pins=parse_pins(pin, ("weight_formats", "cache_formats"))),
-            emit=[name.strip() for name in (emit or "").split(",") if name.strip()], out=out, as_json=as_json,
-            html=html)
+    if serve is not None and not train and is_traffic(serve, slo):
+        wanted = emitters(emit, SERVING_EMITTERS)
+        chosen = read_model(model)
+        if engine == "ray":   # the one word that is not an engine of serving
+            engine, workers_on = DEFAULT_ENGINE, "ray"
+        load = load_of(serve, first=first, seed=seed, context_tokens=chosen.max_positions, drop_longer=drop_longer,
+                       rate=scale_rate)
+        plan_traffic(
+            question_of(chosen, read_fleet(fleet), load, parse_objectives(slo), engine=engine, stack=stack,
+                        library=profile, pins=parse_pins(pin, SPACE_PINS), drafts=drafts,
+                        attain=attain, ranking=objective or "goodput", router=router, seed=seed,
+                        whole_experts="vllm" in wanted),
+            serve, top=top, workers=workers, workers_on=workers_on, emit=wanted,
+            emit_words=EmitWords(resource=resource), out=out, html=html, as_json=as_json)
         return
     job = parse_job(read_model(model), train, serve)
     pool = one_pool(fleet, "--fleet", collectives=collectives)
-    wanted = _emitters(emit)
+    wanted = emitters(emit, EMITTERS if isinstance(job, Training) else SERVING_EMITTERS)
     if not isinstance(job, Training):
         from serried.cli.plan_serving import plan_serving
 
         plan_serving(job, pool, stack=stack, library=profile, top=top, emit=wanted, as_json=as_json, html=html,
                      pins=parse_pins(pin, ("weight_formats", "cache_formats")))
         return
-    machine = machine_of(pool, stack=None if stack is None else read_stack(stack, pool.chip.family), library=profile)
     choices: dict[str, Any] = {} if everything else dict(PINNED)
     for name in wanted:
         choices |= EXPRESSIBLE.get(name, {})
-    _plan_training(job, machine, choices | parse_pins(pin, CHOICES), top=top, objective=objective, pin=pin,
-                   emit=wanted, out=out, html=html, as_json=as_json)
+    choices |= parse_pins(pin, CHOICES)
+    machine = machine_of(pool, stack=None if stack is None else read_stack(stack, pool.chip.family), library=profile)
+    _plan_training(job, machine, choices, pin=pin, top=top, objective=objective or "step_time", wanted=wanted, out=out,
+                   html=html, as_json=as_json)
 
 
-def _plan_training(job: Training, machine: Machine, choices: dict[str, Any], *, top: int, objective: str,
-                   pin: str | None, emit: Sequence[str], out: Path, html: Path | None, as_json: bool) -> None:
+def _plan_training(job: Training, machine: Machine, choices: Mapping[str, Any], *, pin: str | None, top: int,
+                   objective: str, wanted: Sequence[str], out: Path, html: Path | None, as_json: bool) -> None:
+    """Search, print, and write what is to be written."""
     with progress_bar("layouts", quiet=as_json) as report:
         try:
             found = search_training(job, machine, top=top, objective=objective, bounded=True, progress=report and (
@@ -93,7 +113,7 @@ def _plan_training(job: Training, machine: Machine, choices: dict[str, Any], *, 
             _refuse_pins(pin, error)
             raise
     spread = interval("training", machine.profile.evidence_class, machine.stack.name)
-    written = write_plan(job, machine, found, emit, out) if emit else []
+    written = write_plan(job, machine, found, wanted, out) if wanted else []
     if html is not None:
         spans = timeline(found.estimate, found.layouts, 0)
         title = f"{job.model.name} on {machine.chip_count} {machine.chip.name}"
@@ -115,15 +135,6 @@ def _refuse_pins(pin: str | None, error: NoAnswer) -> None:
     if pin and rule is not None:
         raise BadInput(field="--pin", value=pin, expected=f"a layout that can exist, but {rule.broken} (the rule "
                        f"{rule.name!r})", remedy=f"{rule.remedy[:1].upper()}{rule.remedy[1:]}") from None
-
-
-def _emitters(text: str | None) -> list[str]:
-    wanted = [name.strip() for name in (text or "").split(",") if name.strip()]
-    for name in wanted:
-        if name not in EMITTERS:
-            raise BadInput(field="--emit", value=name, expected=f"some of {', '.join(EMITTERS)}",
-                           remedy="Separate them by commas.")
-    return wanted
 
 
 def _lead(job: Training, machine: Machine) -> str:

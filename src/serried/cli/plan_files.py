@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from serried.display.page import write_page
@@ -14,7 +14,7 @@ from serried.errors import BadInput
 from serried.planner import Machine, SearchResult, timeline
 from serried.workload import Training
 
-__all__ = ["EMITTERS", "EXPRESSIBLE", "write_plan"]
+__all__ = ["EMITTERS", "EXPRESSIBLE", "emitters", "write_plan", "write_texts"]
 
 
 def _launch(machine: Machine, program: str, words: Sequence[str]) -> str:
@@ -60,7 +60,11 @@ EXPRESSIBLE: Mapping[str, Mapping[str, Sequence[object]]] = {
 
 def write_plan(job: Training, machine: Machine, found: SearchResult, wanted: Sequence[str], folder: Path) -> list[Path]:
     """Emit the best layout with every writer of `wanted`; nothing is written when one of them refuses."""
-    texts = [(EMITTERS[name][0], EMITTERS[name][1](job, machine, found)) for name in wanted]
+    return write_texts([(EMITTERS[name][0], EMITTERS[name][1](job, machine, found)) for name in wanted], folder)
+
+
+def write_texts(texts: Sequence[tuple[str, str]], folder: Path) -> list[Path]:
+    """Write (file name, text) each, in a folder that is made where it is missing."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -69,3 +73,13 @@ def write_plan(job: Training, machine: Machine, found: SearchResult, wanted: Seq
     for file, text in texts:
         write_page(folder / file, text)
     return [folder / file for file, _ in texts]
+
+
+def emitters(text: str | None, known: Iterable[str]) -> list[str]:
+    """The names of --emit; BadInput for one that is not known."""
+    wanted = [name.strip() for name in (text or "").split(",") if name.strip()]
+    for name in wanted:
+        if name not in known:
+            raise BadInput(field="--emit", value=name, expected=f"some of {', '.join(known)}",
+                           remedy="Separate them by commas.")
+    return wanted

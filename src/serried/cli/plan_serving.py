@@ -32,8 +32,8 @@ def plan_serving(job: Serving, pool: Pool, *, stack: str | None, library: str | 
                  pins: Mapping[str, Sequence[Any]], emit: Sequence[str], as_json: bool, html: Path | None) -> None:
     """Search every legal deployment and print the best."""
     if emit:
-        raise BadInput(field="--emit", value=",".join(emit), expected="nothing with --serve",
-                       remedy="Launch commands of serving engines are not emitted yet; leave --emit out.")
+        raise BadInput(field="--emit", value=",".join(emit), expected="objectives beside it",
+                       remedy="Add --slo, so that a load in time is searched, whose batching the commands can state.")
     _refuse_unknown_formats(pins, pool)
     machine = serving_machine(pool, None if stack is None else read_stack(stack, pool.chip.family),
                               library=library)

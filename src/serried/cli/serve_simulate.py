@@ -98,9 +98,9 @@ def command(
     started_s = time.perf_counter()
     with progress_bar("requests", quiet=as_json) as report_progress:
         found = simulate(load, cluster, seed=seed, progress=report_progress, keep_spans=True)
-    run = Run(title=_lead(chosen, plans, load), load=load, log=found, plans=plans, seed=seed,
-              report=report_of(load, found, plans, objectives, warm_up_s=warm_up), spreads=_spreads(plans[-1]),
-              wall_s=time.perf_counter() - started_s)
+    wall_s = time.perf_counter() - started_s
+    run = Run(title=_lead(chosen, plans, load), load=load, log=found, plans=plans, seed=seed, wall_s=wall_s,
+              report=report_of(load, found, plans, objectives, warm_up_s=warm_up), spreads=_spreads(plans[-1]))
     _write(run, log, timeline, html)
     _tell(run, filter(None, (log, timeline, html)), as_json=as_json)
 

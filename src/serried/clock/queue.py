@@ -48,4 +48,4 @@ class EventQueue(Generic[What]):
 
 def nanoseconds(time_s: float) -> int:
     """Seconds as whole nanoseconds, the nearest; at most FOREVER_NS."""
-    return min(round(time_s * SECOND_NS), FOREVER_NS)
+    return round(min(time_s * SECOND_NS, FOREVER_NS))

@@ -73,7 +73,8 @@ def _rate_rows(report: ServingReport, spreads: Factors) -> list[list[str]]:
         ["engines", f"{report.busy_fraction:.0%} busy", f"{report.cached_ratio:.1%} of prompt tokens found in a cache"],
         ["input tokens", usd(price.input_usd_per_million), "by the engine time that prompts add"],
         ["output tokens", usd(price.output_usd_per_million), f"{usd(price.total_usd).split(' ')[0]} usd in all"],
-        ["cached tokens", usd(price.cached_usd_per_million) if report.cached_ratio else "none", ""],
+        ["cached tokens", usd(price.cached_usd_per_million) if report.cached_ratio else "none",
+         "by the time that bringing them up from the host takes" if report.cached_ratio else ""],
         ["energy", f"{significant(report.j_per_output_token)} J / output token"
          if np.isfinite(report.j_per_output_token) else "unknown", "at the meter"]]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from serried.emit.arguments import check_arguments
+from serried.emit.documented import check_words
 from serried.errors import BadInput
 from serried.workload import AttentionSpec, MlpSpec, Model, Training
 
@@ -37,7 +37,7 @@ def megatron_arguments(job: Training, layout: Mapping[str, Any]) -> list[str]:
              "--transformer-impl", "transformer_engine", "--cross-entropy-loss-fusion",
              "--tokenizer-type", "NullTokenizer", "--vocab-size", str(job.model.vocab - 1), "--mock-data",
              "--train-iters", "50", "--lr", "1e-4", "--log-interval", "1", "--log-throughput"]
-    check_arguments(words, "megatron")
+    check_words(words, "megatron")
     return words
 
 

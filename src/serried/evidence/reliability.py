@@ -116,7 +116,7 @@ def _rates_per_node_day(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 def _scale(row: Mapping[str, Any]) -> tuple[float, float]:
     """Chips and days of a row such as "16384 H100 / 54 days"; 54 days where none are named."""
-    numbers = [float(one) for one in re.findall(r"\d+", str(row["system_scale"]).replace("H100", ""))]
+    numbers = [float(one) for one in re.findall(r"(?<![A-Za-z\d])\d+\b", str(row["system_scale"]))]
     return numbers[0], numbers[1] if len(numbers) > 1 else 54.0
 
 
@@ -144,9 +144,9 @@ def _effective(row: Mapping[str, Any], rates: Mapping[str, float]) -> float:
 
 def _mttf(row: Mapping[str, Any], rates: Mapping[str, float]) -> float:
     """One over nodes times the larger cluster's own rate of node failures; in the row's unit."""
-    nodes = max(_scale(row)[0] / _ASSUMED["nodes_chips"], 1.0)
+    nodes = max(_scale(row)[0] / float(_ASSUMED["nodes_chips"]), 1.0)
     days = 1.0 / (nodes * rates["node_failure_rate_RSC1"])
-    return float(days if row["unit"] == "days" else days * 24.0)
+    return days if row["unit"] == "days" else days * 24.0
 
 
 def _ettr(row: Mapping[str, Any], rates: Mapping[str, float]) -> float:
@@ -160,8 +160,8 @@ def _ettr(row: Mapping[str, Any], rates: Mapping[str, float]) -> float:
 
 def _minutes_for(row: Mapping[str, Any], rates: Mapping[str, float]) -> float:
     """The interval, and restart as long, that leave 0.9 of the time: 1 - N r 1.5 x = 0.9, writing left out."""
-    nodes = _scale(row)[0] / _ASSUMED["nodes_chips"]
-    return float(0.1 / (1.5 * nodes * rates["node_failure_rate_RSC2"]) * 1440.0)
+    nodes = _scale(row)[0] / float(_ASSUMED["nodes_chips"])
+    return 0.1 / (1.5 * nodes * rates["node_failure_rate_RSC2"]) * 1440.0
 
 
 _QUESTIONS: Mapping[str, _Ask] = {

@@ -32,7 +32,7 @@ from serried.fleet.spec import (
     Shape,
     Why,
 )
-from serried.fleet.turns import barred, turns
+from serried.fleet.turns import barred, newcomers, turns
 from serried.fleet.what_if import opened
 from serried.fleet.why import why_it_waits
 
@@ -131,16 +131,16 @@ class Scheduler:
 
         When jobs came and nothing else happened, only they are looked at: nobody else's chances have changed.
         """
-        newcomers = bool(snapshot.came) and not self.rules.strict
+        came = bool(snapshot.came) and not self.rules.strict
         version, jobs_seen = self._scanned
         others_looked_at = version >= max(snapshot.freed_version, snapshot.lost_version)
-        if not newcomers and others_looked_at and jobs_seen == snapshot.job_count:
+        if not came and others_looked_at and jobs_seen == snapshot.job_count:
             return _NOTHING
-        hopeful_S = None if newcomers else self.placer.hopeful_S(snapshot)
+        hopeful_S = None if came else self.placer.hopeful_S(snapshot)
         idle_kept = {owner: int(snapshot.columns.idle_chips_N[nodes].sum())
                      for owner, nodes in snapshot.reserved_nodes.items()} if snapshot.reserved_nodes else _NO_KEPT
         most_kept = max(idle_kept.values(), default=0)
-        for blocked, number in enumerate(self._in_turn(snapshot, newcomers)):
+        for blocked, number in enumerate(self._in_turn(snapshot, came)):
             job = snapshot.job(number)
             forbidden = barred(snapshot, job) if snapshot.usage.has_quotas else _FREE
             if forbidden and len(forbidden) == len(job.shape.alternatives):
@@ -155,17 +155,14 @@ class Scheduler:
                 room = self._keep_room(snapshot, number)
             if room:
                 return room
-        if (others_looked_at or not newcomers) and not self.rules.budget_chips and (
+        if (others_looked_at or not came) and not self.rules.budget_chips and (
                 snapshot.pending_count <= self._depth):
             self._scanned = snapshot.version, snapshot.job_count   # all were looked at, and time alone helps nobody
         return _NOTHING
 
-    def _in_turn(self, snapshot: Snapshot, newcomers: bool) -> Iterable[int]:
+    def _in_turn(self, snapshot: Snapshot, came: bool) -> Iterable[int]:
         """Whom to look at: newcomers alone, or as many of all that wait as the rules say; the first alone if strict."""
-        if newcomers:
-            came = snapshot.came
-            return came if len(came) == 1 else sorted(came, key=lambda one: (-snapshot.job(one).priority, one))
-        return itertools.islice(turns(snapshot, self.rules), self._depth)
+        return newcomers(snapshot) if came else itertools.islice(turns(snapshot, self.rules), self._depth)
 
     def _open_placement(self, snapshot: Snapshot, shape: Shape, forbidden: frozenset[int],
                         hopeful_S: Sequence[bool] | None) -> Placement | None:

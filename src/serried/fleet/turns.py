@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -11,7 +11,10 @@ from serried.fleet.rules import Rules
 from serried.fleet.snapshot import Snapshot
 from serried.fleet.spec import WHOLE_MILLI, Alternative, Job
 
-__all__ = ["barred", "borrows", "turns"]
+__all__ = ["barred", "borrows", "newcomers", "turns"]
+
+#: So many newcomers are sorted outright.
+_FEW = 16
 
 
 def turns(snapshot: Snapshot, rules: Rules) -> Iterator[int]:
@@ -22,8 +25,7 @@ def turns(snapshot: Snapshot, rules: Rules) -> Iterator[int]:
         return
     keys = list(pending)
     if rules.order == "arrival":
-        for priority in sorted({priority for _, priority in keys}, reverse=True):
-            yield from heapq.merge(*(pending[key] for key in keys if key[1] == priority))
+        yield from _by_arrival(snapshot)
         return
     tenant_Q, priority_Q = np.array(keys).T
     borrows_Q = [snapshot.usage.has_quotas and borrows(snapshot, snapshot.job(pending[key][0])) for key in keys]
@@ -31,6 +33,21 @@ def turns(snapshot: Snapshot, rules: Rules) -> Iterator[int]:
     head_Q = [pending[key][0] for key in keys]
     for place in np.lexsort((head_Q, *claims_DQ[::-1], borrows_Q, -priority_Q)).tolist():
         yield from pending[keys[place]]
+
+
+def newcomers(snapshot: Snapshot) -> Iterable[int]:
+    """Jobs that came since anything else happened, by priority and arrival; of many only the first are ordered."""
+    came = snapshot.came
+    if len(came) > _FEW:
+        return (number for number in _by_arrival(snapshot) if number in came)
+    return sorted(came, key=lambda number: (-snapshot.job(number).priority, number))
+
+
+def _by_arrival(snapshot: Snapshot) -> Iterator[int]:
+    """All that wait, by priority and then by arrival, one after the other."""
+    pending = snapshot.pending
+    for priority in sorted({priority for _, priority in pending}, reverse=True):
+        yield from heapq.merge(*(queue for key, queue in pending.items() if key[1] == priority))
 
 
 def borrows(snapshot: Snapshot, job: Job) -> bool:

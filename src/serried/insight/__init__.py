@@ -20,9 +20,10 @@ from serried.insight.spec import (
     Side,
     Waterfall,
 )
+from serried.insight.traffic_gap import TrafficGap, gap_traffic
 from serried.insight.training_gap import gap_training
 from serried.serving import serving_machine
 
 __all__ = ["LAYERS", "Action", "Bar", "Diagnosis", "Explanation", "Interval", "MeasuredPoint", "Parity", "Physical",
-           "Side", "Waterfall", "diagnose", "gap_serving", "gap_training", "read_measured", "serving_machine",
-           "stack_found"]
+           "Side", "TrafficGap", "Waterfall", "diagnose", "gap_serving", "gap_traffic", "gap_training", "read_measured",
+           "serving_machine", "stack_found"]

@@ -47,7 +47,7 @@ def merged(parts: Sequence[Submissions]) -> Submissions:
 def _of_class(one: JobClass, end_ns: int, random: np.random.Generator) -> Submissions:
     arrival_ns = _arrivals_ns(one, end_ns, random)
     count = len(arrival_ns)
-    size = random.choice(len(one.shapes_Z), size=count, p=_shares(one.weights_Z))
+    shape = random.choice(len(one.shapes_Z), size=count, p=_shares(one.weights_Z))
     tenant = np.array([number for number, _ in one.tenants])[
         random.choice(len(one.tenants), size=count, p=_shares([weight for _, weight in one.tenants]))]
     work_ns = np.clip(one.median_ns * np.exp(one.spread * random.standard_normal(count)), SECOND_NS,

@@ -14,8 +14,8 @@ __all__ = ["draw_load", "replicas_for"]
 
 
 def draw_load(service: Service, *, end_ns: int, chance: Chance) -> Floats:
-    """Load at every step of scaling from `start_ns` to `end_ns`, in replicas that it would keep busy."""
-    step_ns = np.arange(service.start_ns, end_ns, service.scaling_ns, dtype=np.int64)
+    """Load at every step of scaling before `end_ns`, in replicas that it would keep busy."""
+    step_ns = np.arange(0, end_ns, service.scaling_ns, dtype=np.int64)
     phase = 2.0 * np.pi * ((step_ns % DAY_NS) / DAY_NS - service.peak_hour / 24.0)
     middle, swing = (service.peak_load + service.base_load) / 2.0, (service.peak_load - service.base_load) / 2.0
     noise = chance.stream("services", service.name).standard_normal(len(step_ns))

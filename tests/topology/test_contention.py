@@ -89,6 +89,17 @@ def test_twins_as_one_class_get_what_they_get_alone(seed):
     np.testing.assert_allclose(np.repeat(found.rate_bytes_per_s_C, 2), single, rtol=1e-9)
 
 
+def test_one_class_alone_goes_at_the_pace_of_its_fullest_link():
+    """Loads 1, 2, 4 on links of 10, 6, 16: the second is full at 3; the same beside a class that loads nothing."""
+    columns = np.zeros(3, dtype=np.int64), np.arange(3), np.array([1.0, 2.0, 4.0])
+    alone = fair_rates(np.array([10.0, 6.0, 16.0]), *columns, 1)
+    beside = fair_rates(np.array([10.0, 6.0, 16.0]), *columns, 2)
+    assert alone.rate_bytes_per_s_C[0] == beside.rate_bytes_per_s_C[0] == 3.0
+    assert alone.bottleneck_C[0] == beside.bottleneck_C[0] == 1
+    np.testing.assert_allclose(alone.used_L, beside.used_L)
+    np.testing.assert_allclose(alone.used_L, [0.3, 1.0, 0.75])
+
+
 def test_a_flow_that_is_held_elsewhere_leaves_its_share():
     """Two flows on a link of 10, one of them held to 2 by another link: the other gets 8."""
     found = fair_rates(np.array([10.0, 2.0]), *_columns([[0, 1], [0]]), 2)

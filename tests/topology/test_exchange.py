@@ -48,6 +48,9 @@ def test_a_table_of_hosts(tmp_path):
     found = read_host_table(path, {"node": 8}, ("ASW", "PSW", "DSW"), "ip")
     network = wire(found).outer
     assert network.groups_K == (32, 3, 2, 1)   # S1 of P1 is not S1 of P2
+    assert found.labels["leaf"] == ("P1.S1", "S2", "P2.S1", "P2.S1")
+    (tmp_path / "topology.conf").write_text(slurm_conf(found))
+    assert set(read_slurm(tmp_path / "topology.conf", {"node": 8}).labels["leaf"]) == {"P1.S1", "S2", "P2.S1"}
 
 
 def test_blocks_need_no_switch_above(tmp_path):

@@ -12,9 +12,13 @@ import typer
 from serried.cli.collective_files import WRITERS
 from serried.display.terminal import console, table
 from serried.errors import BadInput, nearest
+from serried.topology import explicit_graph, read_topology
+from serried.topology.tables import is_topology
 from serried.units import format_quantity, parse_quantity, significant
 from serried.weave import OPERATIONS, check, read_wires, stock_times_s, synthesise
 from serried.weave.schedule_file import write_text
+from serried.weave.wires import Wires
+from serried.weave.wires import wires as wires_of
 
 __all__ = ["command"]
 
@@ -41,7 +45,7 @@ def command(
         if form not in WRITERS:
             raise BadInput(field="--emit", value=form, expected=f"some of {', '.join(WRITERS)}",
                            remedy="Separate them by commas.")
-    wires = read_wires(fabric)
+    wires = _wires(fabric)
     if root >= wires.endpoint_count:
         raise BadInput(field="--root", value=root, expected=f"an endpoint below {wires.endpoint_count}",
                        remedy="Endpoints count from 0.")
@@ -79,3 +83,13 @@ def command(
         [label, format_quantity(time_s, "s"), significant(time_s / made.bound_s)] for label, time_s in rows]))
     for path, _ in texts:
         screen.print(f"written: {path}", markup=False)
+
+
+def _wires(path: Path) -> Wires:
+    """The wires in a file: as this room writes them, or any topology small enough to be a graph."""
+    if not is_topology(path):
+        return read_wires(path)
+    graph = explicit_graph(read_topology(path))
+    links = zip(graph.source_L.tolist(), graph.target_L.tolist(), graph.bandwidth_bytes_per_s_L.tolist(),
+                graph.latency_s_L.tolist(), strict=True)
+    return wires_of(graph.name, graph.node_names, graph.endpoint_count, list(links), file=str(path))

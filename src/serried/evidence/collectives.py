@@ -21,14 +21,18 @@ if TYPE_CHECKING:
 
     from serried.workload import Floats
 
-__all__ = ["COLUMNS", "evaluate"]
+__all__ = ["COLUMNS", "evaluate", "evaluate_rows"]
 
 COLUMNS = (PUBLISHED, SWEEP)
 
 
 def evaluate(frame: pl.DataFrame) -> CaseResults:
     """Predict every row of a frame of either form, in seconds; rows that cannot be predicted say why."""
-    rows = observe(frame.to_dict(as_series=False))
+    return evaluate_rows(observe(frame.to_dict(as_series=False)))
+
+
+def evaluate_rows(rows: Observations) -> CaseResults:
+    """As `evaluate`, of rows that are read already."""
     skipped: list[str | None] = list(rows.skipped)
     predicted_s, classes = _predicted(rows, skipped)
     return CaseResults(

@@ -51,6 +51,12 @@ def fair_rates(bandwidth_bytes_per_s_L: Floats, class_N: Indices, link_N: Indice
     """
     links = len(bandwidth_bytes_per_s_L)
     rate_C, bottleneck_C = np.full(class_count, np.inf), np.full(class_count, -1, dtype=np.int64)
+    if class_count == 1 and len(link_N):   # nobody else rises: the first full link holds the class
+        bottleneck_C[0] = link_N[np.argmin(bandwidth_bytes_per_s_L[link_N] / load_N)]
+        rate_C[0] = float(np.min(bandwidth_bytes_per_s_L[link_N] / load_N))
+        used_L = np.zeros(links)
+        used_L[link_N] = load_N * rate_C[0] / bandwidth_bytes_per_s_L[link_N]
+        return Shares(rate_bytes_per_s_C=rate_C, bottleneck_C=bottleneck_C, used_L=used_L)
     left_L = bandwidth_bytes_per_s_L.astype(np.float64).copy()
     classes, wires, loads = class_N, link_N, load_N
     while len(classes):

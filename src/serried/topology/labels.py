@@ -72,8 +72,20 @@ def _topology(path: Path, hosts: Sequence[str], values: Sequence[Sequence[object
             if not isinstance(value, str) or not value:
                 raise BadInput(file=str(path), field=f"{host}.{key}", value=value, expected="the name of a switch",
                                remedy="Label every host, or leave the key out.")
+    columns = _distinct([[str(value) for value in column] for column in values])
     return build_topology(name or path.stem, "labels", given, hosts=tuple(hosts), file=str(path),
-                          labels={_TIERS[tier]: tuple(map(str, column)) for tier, column in enumerate(values)})
+                          labels={_TIERS[tier]: tuple(column) for tier, column in enumerate(columns)})
+
+
+def _distinct(columns: list[list[str]]) -> list[list[str]]:
+    """A switch's name that stands under several switches names several: "P8.S1" is not "P10.S1"."""
+    for tier in range(len(columns) - 2, -1, -1):
+        above: dict[str, set[str]] = {}
+        for switch, parent in zip(columns[tier], columns[tier + 1], strict=True):
+            above.setdefault(switch, set()).add(parent)
+        columns[tier] = [f"{parent}.{switch}" if len(above[switch]) > 1 else switch
+                         for switch, parent in zip(columns[tier], columns[tier + 1], strict=True)]
+    return columns
 
 
 def kubernetes_labels(topology: Topology, keys: Sequence[str] = KUBERNETES_KEYS) -> str:

@@ -190,7 +190,8 @@ def _shared(wired: Wired, source: Indices, target: Indices, load: Floats, class_
     network = wired.outer
     ports = network.uplinks_K[0] if isinstance(network, Clos) else 1
     parts = ports * queue_pairs if routing != "spray" else 1
-    routes = network.route(np.repeat(source, parts), np.repeat(target, parts), routing, rng)
+    routes = network.route(np.repeat(source, parts), np.repeat(target, parts), routing, rng) if parts > 1 else \
+        network.route(source, target, routing, rng)
     weighed = Routes(flow_N=routes.flow_N // parts, link_N=routes.link_N,
                      share_N=routes.share_N * load[routes.flow_N // parts] / parts)
     width = network.bandwidth_bytes_per_s_L

@@ -44,7 +44,7 @@ def test_a_missing_layer_is_found(rival, captured, moved, layer, word):
     job = Serving(model=read_model("qwen3-0.6b"), input_tokens=512, output_tokens=128, concurrency=1)
     machine = serving_machine(replace(rival, chip_count=1))
     base = {"gemm_rate_ratio": 1.0, "attention_rate_ratio": 1.0, "unfused_fraction": 0.0, "host_s_per_step": 0.0,
-            "collective_rate_ratio": 1.0}
+            "host_s_per_operator": 7.5e-6, "collective_rate_ratio": 1.0}
     truth = with_stack(machine, **(base | moved))
     found = diagnose(points_of(job, truth, deployment(captured=captured)), job, machine)
     assert found.explanations[0].settings[layer] == word

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.signal import fftconvolve
-from scipy.special import gammaln
 
 from serried.topology.spec import Floats
 
@@ -19,6 +17,8 @@ def fullest_probabilities(flow_count: int, link_count: int) -> Floats:
     The number of ways is n! [x^n] (sum_{j <= m} x^j / j!)^k. With x scaled to the mean load the coefficients are
     truncated Poisson probabilities, so that the power is a convolution of well-scaled columns.
     """
+    from scipy.special import gammaln   # late: a verb that only asks for a law starts without it
+
     assert flow_count >= 0, "a number of flows"
     assert link_count >= 1, "at least one link"
     mean, count = flow_count / link_count, np.arange(flow_count + 1)
@@ -37,6 +37,8 @@ def fullest_probabilities(flow_count: int, link_count: int) -> Floats:
 
 def _power(column: Floats, exponent: int, degree: int) -> Floats:
     """A polynomial to a power, up to `degree`."""
+    from scipy.signal import fftconvolve
+
     result: Floats = np.r_[1.0, np.zeros(degree)]
     square: Floats = np.zeros(degree + 1)
     square[:len(column)] = column

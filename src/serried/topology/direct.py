@@ -6,8 +6,6 @@ import functools
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components, shortest_path
 
 from serried.errors import BadInput, NoAnswer
 from serried.topology.spec import Bools, Floats, Graph, Indices
@@ -124,6 +122,9 @@ class GraphNetwork:
     @functools.cached_property
     def _hops(self) -> Floats:
         """Hops between every two nodes; infinite where there is no way."""
+        from scipy.sparse import csr_array   # late: a verb that only asks for a law starts without it
+        from scipy.sparse.csgraph import shortest_path
+
         if self.graph.node_count > _MOST_ROUTED:
             raise BadInput(file=self.file, field="nodes", value=self.graph.node_count,
                            expected=f"at most {_MOST_ROUTED:,} nodes where routes must be searched",
@@ -207,6 +208,9 @@ def without(graph: Graph, failed: tuple[str, ...]) -> Graph:
 
 def refuse_disconnected(graph: Graph, failed: tuple[str, ...] = ()) -> None:
     """Every endpoint must reach every other; the error names one that cannot."""
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
+
     wires = csr_array((np.ones(graph.link_count), (graph.source_L, graph.target_L)), shape=(graph.node_count,) * 2)
     _, part = connected_components(wires, directed=True, connection="strong")
     lost = np.flatnonzero(part[:graph.endpoint_count] != part[0])

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from serried.engine import Cluster, EngineModel, EnginePool, EngineSettings, StepTime, simulate
@@ -58,6 +58,7 @@ def _engine(draw_s, groups, stages, seats, budget, drafts):
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10_000), groups=st.sampled_from([1, 2]), stages=st.sampled_from([1, 3]),
        seats=st.sampled_from([1, 5, 64]), budget=st.sampled_from([64, 700, 4000]), drafts=st.sampled_from([0, 2]))
+@example(seed=2590, groups=2, stages=1, seats=1, budget=4000, drafts=0)   # a bend of the experts between two knots
 def test_bounds_hold_for_any_tables(seed, groups, stages, seats, budget, drafts):
     draw_s = np.random.default_rng(seed).uniform(1e-4, 1e-2, 50)
     engine = _engine(draw_s, groups, stages, seats, budget, drafts)

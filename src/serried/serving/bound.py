@@ -171,7 +171,9 @@ def _first_token_s(engine: EngineModel, demand: Demand) -> Floats:
 
 def _alone_s(engine: EngineModel, demand: Demand) -> tuple[Floats, Floats]:
     """As `_pass_s`, for the tokens of one group while the others may be empty."""
-    times, (x_X, _) = engine.step_time, _pass_s(engine, demand)
+    times, cap = engine.step_time, _most_tokens(engine, demand)
+    knots_T = np.append(times.tokens_T, times.tokens_T * engine.groups)   # the experts' knots lie at the groups' mean
+    x_X = np.unique(np.append(knots_T[knots_T < cap], cap))
     return x_X, _rising(x_X, times.tokens_T, times.dense_s_T) \
         + _rising(x_X / engine.groups, times.tokens_T, times.expert_s_T)
 

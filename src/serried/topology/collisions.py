@@ -17,7 +17,7 @@ def fullest_probabilities(flow_count: int, link_count: int) -> Floats:
     The number of ways is n! [x^n] (sum_{j <= m} x^j / j!)^k. With x scaled to the mean load the coefficients are
     truncated Poisson probabilities, so that the power is a convolution of well-scaled columns.
     """
-    from scipy.special import gammaln   # late: a verb that only asks for a law starts without it
+    from scipy.special import gammaln  # late: a verb that only asks for a law starts without it
 
     assert flow_count >= 0, "a number of flows"
     assert link_count >= 1, "at least one link"

@@ -122,7 +122,7 @@ class GraphNetwork:
     @functools.cached_property
     def _hops(self) -> Floats:
         """Hops between every two nodes; infinite where there is no way."""
-        from scipy.sparse import csr_array   # late: a verb that only asks for a law starts without it
+        from scipy.sparse import csr_array  # late: a verb that only asks for a law starts without it
         from scipy.sparse.csgraph import shortest_path
 
         if self.graph.node_count > _MOST_ROUTED:

@@ -41,7 +41,7 @@ def _quantity(unit: str, most: float, example: str) -> tuple[PlainValidator, Wit
 Seconds = Annotated[float, *_quantity("s", 1e10, "10 s")]
 Bytes = Annotated[float, *_quantity("bytes", 2.0**60, "2 GiB")]
 #: What a program can be given: no NUL, which ends every string of the operating system.
-Text = Annotated[str, StringConstraints(max_length=32_768, pattern=r"^[^\x00]*$")]
+Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Variable = Annotated[str, StringConstraints(max_length=200, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
@@ -91,19 +91,19 @@ class WorkloadForm(_Form):
     port: int = Field(default=8000, ge=1, le=65_535, description="where it listens")
     sequence: int = Field(default=8192, ge=1, le=2**31, description="tokens of a training sequence")
     global_batch: int = Field(default=0, ge=0, le=2**31, description="sequences of a training step")
-    arguments: list[Text] = Field(default=[], max_length=10_000, description="more words for the program, as they are")
+    arguments: list[Text] = Field(default=[], description="more words for the program, as they are")
 
 
 class JobForm(_Form):
     """A job as people write it (docs/job-file.md)."""
 
     name: Word | None = Field(default=None, description="what people call it; default: of the file or program")
-    command: list[Text] = Field(default=[], max_length=10_000, description="a program and its words, once a worker")
+    command: list[Text] = Field(default=[], description="a program and its words, once a worker")
     workload: WorkloadForm | None = Field(default=None, description="instead of a command: serried writes one")
-    written_for: str = Field(default="", max_length=1000, description="what a written command was asked for")
+    written_for: str = Field(default="", description="what a written command was asked for")
     workers: int = Field(default=1, ge=1, le=1_000_000, description="ranks of the gang")
     chips_per_worker: int = Field(default=1, ge=1, le=64, description="chips of each")
-    chips: list[Word] = Field(default=[], max_length=100, description="kinds of chip that will do; empty = any")
+    chips: list[Word] = Field(default=[], description="kinds of chip that will do; empty = any")
     share: float = Field(default=1.0, gt=0, le=1, description="of one chip; below 1 for one worker of one chip")
     cpus: float = Field(default=0.0, ge=0, le=10_000, description="CPU cores of each worker")
     memory: Bytes = Field(default=0.0, description="of each worker")
@@ -112,7 +112,7 @@ class JobForm(_Form):
     preemptible: bool = Field(default=True, description="whether a job of more priority may push it out")
     topology: TopologyForm = Field(default=TopologyForm(), description="where the gang stands")
     directory: Text = Field(default="", description="where ranks start; relative to the job file; default: its folder")
-    environment: dict[Variable, Text] = Field(default={}, max_length=1000, description="variables of every rank")
+    environment: dict[Variable, Text] = Field(default={}, description="variables of every rank")
     checkpoint_directory: Text = Field(default="", description="$SERRIED_CHECKPOINT; relative to `directory`")
     retries: Count = Field(default=3, description="restarts after the job's own failures; failed nodes do not count")
     backoff: Seconds = Field(default=1.0, description="before the first of them; doubled every time")

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
@@ -23,8 +24,8 @@ from pathlib import Path
 from serried.runners.containment import Cage, cgroup_home, end_node, permits_cgroup, process_start
 from serried.runners.conversation import Conversation, is_ours
 from serried.runners.node_files import AgentRecord, NodeFiles, boot_id
-from serried.runners.orders import PROTOCOL, BadOrder, End, Forget, Start, Stop, read_order, task_words
-from serried.runners.process import adopt_orphans
+from serried.runners.orders import PROTOCOL, BadOrder, End, Forget, Start, Stop, line_of, read_order, task_words
+from serried.runners.process import prepare_to_start
 from serried.runners.spec import AttemptId, Phase, TaskSeen
 from serried.runners.task import Task
 
@@ -33,6 +34,7 @@ __all__ = ["Agent", "main"]
 _ALIVE_NS, _BEATS_NS, _PREMISES_NS = 250_000_000, 100_000_000, 1_000_000_000
 _SOONEST_S = 0.002   # between two looks at something that should be dead
 _LOCK_PATIENCE_S = 1.0
+_MOST_NOTES, _MOST_TALKS = 1000, 64
 _REMEMBERED = 65_536   # attempts that were forgotten and are still barred
 
 
@@ -53,6 +55,7 @@ class Agent:
         self.talks: set[Conversation] = set()
         self.group: Path | None = None
         self.ending = False
+        self._noted: set[str] = set()
         self._due_ns = {"alive": 0, "beats": 0, "premises": 0}
 
     def take_over(self) -> None:
@@ -68,7 +71,7 @@ class Agent:
         if group and permits_cgroup(group):
             self.group = group
         self.ended = {task.attempt: task for task in self.files.read_ended()}
-        adopt_orphans()
+        prepare_to_start()
 
     def run(self) -> None:
         """Until it is ended."""
@@ -76,16 +79,30 @@ class Agent:
         listener = self.files.listen()
         self.selector.register(listener, selectors.EVENT_READ, partial(self._welcome, listener))
         while not (self.ending and not self.tasks):
-            for key, events in self.selector.select(self._patience_s()):
-                if key.fd in self.selector.get_map():   # what came before may have closed it
-                    key.data() if not isinstance(key.data, Conversation) else key.data.move(events)
-            self._settle()
-            self._on_time()
+            try:
+                self._turn()
+            except Exception:   # a fault of ours must not end people's jobs
+                self._note(traceback.format_exc())
+                time.sleep(_SOONEST_S)
         listener.close()
         for talk in list(self.talks):
             talk.flush()
         if self.group:
             end_node([str(self.group)], self.mark_prefix)
+
+    def _turn(self) -> None:
+        for key, events in self.selector.select(self._patience_s()):
+            if key.fd in self.selector.get_map():   # what came before may have closed it
+                key.data.move(events) if isinstance(key.data, Conversation) else key.data()
+        self._settle()
+        self._on_time()
+
+    def _note(self, text: str) -> None:
+        """Into the agent's own file, once, and only if the disk takes it."""
+        if text not in self._noted and len(self._noted) < _MOST_NOTES:
+            self._noted.add(text)
+            with contextlib.suppress(OSError):
+                print(text, file=sys.stderr, flush=True)
 
     def _hear_signals(self) -> None:
         woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -109,13 +126,20 @@ class Agent:
         wakes = [wake_ns for task in self.tasks.values() if (wake_ns := task.wake_ns(now_ns)) is not None]
         if min(wakes, default=now_ns + 1) <= now_ns:
             return _SOONEST_S
-        return max(0.0, (min([*wakes, *self._due_ns.values()]) - now_ns) / 1e9)
+        wakes.append(self._due_ns["premises"])
+        if self.talks:   # without anybody to tell it to there is no hurry
+            wakes.append(self._due_ns["alive"])
+            if self.tasks:
+                wakes.append(self._due_ns["beats"])
+        return max(0.0, (min(wakes) - now_ns) / 1e9)
 
     def _settle(self) -> None:
         now_ns = time.monotonic_ns()
         for task in list(self.tasks.values()):
-            others = [pid for other in self.tasks.values() if other is not task for pid in other.living()]
-            task.settle(others, now_ns)
+            wake_ns = task.wake_ns(now_ns)
+            if wake_ns is not None and wake_ns <= now_ns:
+                task.settle({pid for other in self.tasks.values() if other is not task for pid in other.living()},
+                            now_ns)
             if task.over:
                 del self.tasks[task.order.attempt]
                 self._keep(task.seen())
@@ -125,8 +149,12 @@ class Agent:
         try:
             self.files.write_ended(task)
         except OSError as error:
-            print(f"what became of {task.attempt} is not kept: {error}", file=sys.stderr, flush=True)
+            self._note(f"what became of an attempt is not kept where it outlives this agent: {error}")
         self._tell({"task": task_words(task)})
+
+    def _keep_unstarted(self, attempt: AttemptId, phase: Phase, error: str = "") -> None:
+        self._keep(TaskSeen(attempt=attempt, node=self.files.node, incarnation=self.incarnation, phase=phase,
+                            error=error))
 
     def _on_time(self) -> None:
         now_ns = time.monotonic_ns()
@@ -151,22 +179,23 @@ class Agent:
             self._end(0)
 
     def _tell(self, words: dict[str, object]) -> None:
+        line = line_of(words)
         for talk in list(self.talks):
-            talk.say(words)
+            talk.say(line)
 
     def _welcome(self, listener: socket.socket) -> None:
         try:
             connection, _ = listener.accept()
         except OSError:
             return
-        if not is_ours(connection):
+        if not is_ours(connection) or len(self.talks) >= _MOST_TALKS:
             connection.close()
             return
         talk = Conversation(connection, self.selector, heard=self._hear, closed=self.talks.discard)
         self.talks.add(talk)
-        tasks = [*self.ended.values(), *(task.seen() for task in self.tasks.values())]
-        talk.say({"hello": PROTOCOL, "node": self.files.node, "incarnation": self.incarnation, "pid": os.getpid(),
-                  "tasks": [task_words(task) for task in tasks]})
+        for seen in [*self.ended.values(), *(task.seen() for task in self.tasks.values())]:
+            talk.say(line_of({"task": task_words(seen)}))
+        talk.say(line_of({"hello": PROTOCOL, "node": self.files.node, "incarnation": self.incarnation}))
 
     def _hear(self, talk: Conversation, line: bytes) -> None:
         try:
@@ -188,25 +217,28 @@ class Agent:
 
     def _refuse(self, talk: Conversation, order: BadOrder) -> None:
         if order.attempt is None:
-            talk.say({"refused": str(order)})
+            talk.say(line_of({"refused": str(order)}))
             talk.close()
         elif order.incarnation == self.incarnation and not self._known(order.attempt):
-            self._keep(TaskSeen(attempt=order.attempt, node=self.files.node, incarnation=self.incarnation,
-                                phase=Phase.EXITED, error=str(order)))
+            self._keep_unstarted(order.attempt, Phase.EXITED, str(order))
 
     def _start(self, order: Start) -> None:
         if self.ending or order.incarnation != self.incarnation or self._known(order.attempt):
             return
         if order.attempt in self.barred:
-            self._keep(TaskSeen(attempt=order.attempt, node=self.files.node, incarnation=self.incarnation,
-                                phase=Phase.GONE))
+            self._keep_unstarted(order.attempt, Phase.GONE)
             return
         name = str(order.attempt)
         told: Callable[[], None] = lambda: self._tell({"task": task_words(task.seen())})  # noqa: E731
         beats = self.files.beats / name
         with contextlib.suppress(OSError):   # a rank that cannot write its heartbeat says so itself
             beats.mkdir(mode=0o700, parents=True, exist_ok=True)
-        cage = Cage(self.files.mark(name), self.group / name if self.group else None)
+        try:
+            cage = Cage(self.files.mark(name), self.group / name if self.group else None)
+        except OSError as error:
+            self._keep_unstarted(order.attempt, Phase.EXITED, f"the node cannot confine another row: {error}. Stop "
+                                                              f"something on it, or raise its limit of cgroups.")
+            return
         task = Task(order, node=self.files.node, state=self.files.state, beats=beats, cage=cage,
                     selector=self.selector, changed=told)
         self.tasks[order.attempt] = task
@@ -217,8 +249,7 @@ class Agent:
         if order.attempt in self.tasks:
             self.tasks[order.attempt].stop(order.grace_ns, now_ns)
         elif order.attempt not in self.ended and order.attempt not in self.barred:
-            self._keep(TaskSeen(attempt=order.attempt, node=self.files.node, incarnation=self.incarnation,
-                                phase=Phase.GONE))
+            self._keep_unstarted(order.attempt, Phase.GONE)
 
     def _forget(self, order: Forget) -> None:
         if order.attempt in self.tasks:   # it is not over: whoever says so is wrong

@@ -7,8 +7,7 @@ import os
 import selectors
 import socket
 import struct
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from serried.runners.orders import LINE_BYTES, line_of
 
@@ -38,12 +37,12 @@ class Conversation:
         connection.setblocking(False)
         selector.register(connection, selectors.EVENT_READ, self)
 
-    def say(self, words: Mapping[str, Any]) -> None:
+    def say(self, line: bytes) -> None:
         """Send what can be sent now, and the rest when it can."""
         if not self.open:
             return
         idle = not self._unsent
-        self._unsent += line_of(words)
+        self._unsent += line
         if idle:
             self._send()
         if self.open and self._unsent:

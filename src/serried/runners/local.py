@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import selectors
 import threading
@@ -13,12 +14,14 @@ from pathlib import Path
 from serried.runners.environment import rank_environment
 from serried.runners.local_link import Link, bury
 from serried.runners.local_nodes import LocalNode
-from serried.runners.node_files import NodeFiles
+from serried.runners.node_files import NodeFiles, node_names
+from serried.runners.orders import LINE_BYTES, line_of
 from serried.runners.output import rank_log_path
 from serried.runners.spec import AttemptId, Launch, Node, NodeSeen, Observation, Row, TaskSeen
 
 __all__ = ["LocalEngine"]
 
+_LOG = logging.getLogger("serried.runners")
 _LONGEST_SLEEP_S = 60.0
 _CLOCK_PLAY_NS = 5_000_000   # two clocks are not read at once; below this they have not moved against each other
 
@@ -48,6 +51,12 @@ class LocalEngine:
         self._links = {name: Link(NodeFiles(self._state, name), lock=self._lock, selector=self._selector,
                                   respawn_ns=respawn_ns, spawns=spawns, cgroups=cgroups, changed=self._changed)
                        for name in self._nodes}
+        # A node that is declared no more can be given no order: what it still runs would run unseen.
+        self._strangers = [Link(NodeFiles(self._state, name), lock=self._lock, selector=self._selector,
+                                respawn_ns=respawn_ns, spawns=False, cgroups=cgroups, changed=lambda: None)
+                           for name in node_names(self._state) if name not in self._nodes]
+        for link in self._strangers:
+            link.fence()
         self._thread = threading.Thread(target=self._run, daemon=True, name="local engine")
         self._thread.start()
 
@@ -84,28 +93,32 @@ class LocalEngine:
         for row in launch.rows:
             link = self._links[row.node]
             if row.node in nodes and row.incarnation == link.incarnation and launch.attempt not in link.tasks:
-                link.say(self._start_words(launch, row, declared))
+                link.say(self._start_order(launch, row, declared))
 
-    def _start_words(self, launch: Launch, row: Row, declared: dict[str, Node]) -> dict[str, object]:
+    def _start_order(self, launch: Launch, row: Row, declared: dict[str, Node]) -> bytes:
         environments = [rank_environment(launch, row, local_rank, declared) for local_rank in range(row.rank_count)]
         shared = dict(set.intersection(*(set(one.items()) for one in environments)))
         per_rank = len(row.chips) // row.rank_count
         local = self._nodes[row.node]
-        return {
-            "order": "start", "attempt": list(launch.attempt), "incarnation": row.incarnation,
-            "argv": list(launch.argv), "directory": launch.directory, "environment": shared,
+        whose = {"order": "start", "attempt": list(launch.attempt), "incarnation": row.incarnation}
+        order = line_of({
+            **whose, "argv": list(launch.argv), "directory": launch.directory, "environment": shared,
             "limits": asdict(launch.limits), "log_limit_bytes": self._log_limit_bytes,
             "log_kept_parts": self._log_kept_parts,
             "ranks": [{"rank": row.first_rank + place, "cores": list(local.cores_of(
                            row.chips[place * per_rank:(place + 1) * per_rank])),
                        "environment": {name: value for name, value in one.items() if name not in shared}}
-                      for place, one in enumerate(environments)]}
+                      for place, one in enumerate(environments)]})
+        if len(order) <= LINE_BYTES:
+            return order
+        return line_of({**whose, "refusal": f"arguments and environment of all ranks take {len(order)} bytes: expected "
+                                            f"at most {LINE_BYTES}. Pass what is long in a file."})
 
     def stop(self, attempt: AttemptId, nodes: Sequence[str], grace_ns: int) -> None:
         """Order its end on these nodes."""
         for name in nodes:
             if name in self._links:
-                self._links[name].say({"order": "stop", "attempt": list(attempt), "grace_ns": grace_ns})
+                self._links[name].say(line_of({"order": "stop", "attempt": list(attempt), "grace_ns": grace_ns}))
 
     def fence(self, node: str) -> None:
         """Kill the node's agent and everything that carries the node's mark; `observe` tells when that is certain."""
@@ -118,7 +131,7 @@ class LocalEngine:
             for link in self._links.values():
                 if link.tasks.pop(attempt, None) is not None:
                     link.unforgotten.add(attempt)
-                    link.say({"order": "forget", "attempt": list(attempt)})
+                    link.say(line_of({"order": "forget", "attempt": list(attempt)}))
 
     def log_path(self, attempt: AttemptId, rank: int) -> str:
         """Below the state directory."""
@@ -132,7 +145,7 @@ class LocalEngine:
             self._closing = True
         self._rouse()
         self._thread.join()
-        for link in self._links.values():
+        for link in [*self._links.values(), *self._strangers]:
             link.let_go()
         self._selector.close()
         os.close(self._woken)
@@ -142,7 +155,7 @@ class LocalEngine:
         """End every job and every agent, then close. Waits, for the grace and a little more."""
         for link in self._links.values():
             link.spawns = False
-            link.say({"order": "end", "grace_ns": grace_ns})
+            link.say(line_of({"order": "end", "grace_ns": grace_ns}))
         deadline_s = time.monotonic() + grace_ns / 1e9 + 1.0
         self.close()
         for link in self._links.values():
@@ -174,4 +187,7 @@ class LocalEngine:
             for link in self._links.values():
                 link.step()
             if news:
-                self.on_change()
+                try:
+                    self.on_change()
+                except Exception:   # who is told must not keep the others from being told
+                    _LOG.exception("the engine's listener failed")

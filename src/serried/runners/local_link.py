@@ -20,13 +20,14 @@ from typing import Any
 from serried.runners.containment import end_node
 from serried.runners.conversation import Conversation
 from serried.runners.node_files import AgentRecord, NodeFiles
-from serried.runners.orders import PROTOCOL, BadOrder, read_task
+from serried.runners.orders import PROTOCOL, BadOrder, line_of, read_task
 from serried.runners.spec import AttemptId, Beat, Phase, RankSeen, TaskSeen
 
 __all__ = ["Link", "Stage", "bury"]
 
 _LOG = logging.getLogger("serried.runners")
 _RETRY_NS, _PATIENT_RETRY_NS, _EAGER_NS = 5_000_000, 100_000_000, 2_000_000_000
+_IN_TROUBLE_NS = 1_000_000_000
 _MOST_RESPAWN_NS = 30_000_000_000
 _PAUSE_S = 0.002
 _LETTING_GO_S = 0.5   # so long a dying process may hold its lock after its connection is closed
@@ -87,6 +88,7 @@ class Link:
         self.stage, self.due_ns = Stage.SEEKING, 0
         self.incarnation, self.heard_ns, self.fenced = "", 0, False
         self.tasks: dict[AttemptId, TaskSeen] = {}
+        self._told = self.tasks   # what is being told before the hello, which closes the list
         self.unforgotten: set[AttemptId] = set()
         self.closing = False
         self._talk: Conversation | None = None
@@ -94,11 +96,11 @@ class Link:
         self._seeking_since_ns, self._spawn_due_ns, self._failures = 0, 0, 0
         self._gravedigger: threading.Thread | None = None
 
-    def say(self, words: dict[str, Any]) -> None:
+    def say(self, order: bytes) -> None:
         """Give an order, if anybody is there to hear it."""
         with self._lock:
-            if self._talk and self.incarnation and self.stage == Stage.TALKING:
-                self._talk.say(words)
+            if self._talk and self._told is self.tasks:   # it has said who it is
+                self._talk.say(order)
 
     def fence(self) -> None:
         """Kill the agent and all it runs. Asking twice is asking once."""
@@ -121,7 +123,11 @@ class Link:
         if self.stage == Stage.BURIED:
             self._seek(now_ns)
         if self.stage == Stage.SEEKING:
-            self._try(now_ns)
+            try:
+                self._try(now_ns)
+            except OSError as error:   # no space, no handles, no directory: the other nodes do not care
+                _LOG.warning("node %s cannot be reached: %s", self.files.node, error)
+                self.due_ns = now_ns + _IN_TROUBLE_NS
 
     def let_go(self) -> None:
         """Leave the agent and its jobs alone."""
@@ -153,6 +159,7 @@ class Link:
                 connection.close()
                 return
             self.stage, self.due_ns = Stage.TALKING, 2**63
+            self._told = {}
             self._talk = Conversation(connection, self._selector, heard=self._hear, closed=self._lost)
 
     def _nobody_lives(self) -> bool:
@@ -169,12 +176,9 @@ class Link:
         environment["PYTHONPATH"] = os.pathsep.join([str(_PACKAGE_HOME), *([before] if before else [])])
         command = [sys.executable, "-m", "serried.runners.agent", str(self.files.state), self.files.node,
                    json.dumps({"python_path": before, "cgroups": self.cgroups})]
-        try:
-            with open(self.files.directory / "agent.log", "ab") as log:
-                self._child = subprocess.Popen(command, env=environment, cwd="/", start_new_session=True,
-                                               stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        except OSError as error:
-            _LOG.warning("the agent of node %s cannot be started: %s", self.files.node, error)
+        with open(self.files.directory / "agent.log", "ab") as log:
+            self._child = subprocess.Popen(command, env=environment, cwd="/", start_new_session=True,
+                                           stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def _start_burial(self, *, kill: bool) -> None:
         self.stage, self.due_ns = Stage.BURYING, 2**63
@@ -183,6 +187,9 @@ class Link:
         self._gravedigger.start()
 
     def _bury(self, kill: bool) -> None:
+        child = self._child
+        if kill and child:
+            child.kill()   # it may not have got as far as saying who it is
         try:
             record = bury(self.files, kill=kill, given_up=lambda: self.closing)
         except OSError as error:   # the disk or the table of files is full; a node that is not fenced is asked again
@@ -211,7 +218,7 @@ class Link:
             words = json.loads(line)
             if "task" in words:
                 task = read_task(words["task"])
-                self.tasks[task.attempt] = task
+                self._told[task.attempt] = task
                 self._changed()
             elif "beats" in words:
                 self._hear_beats(*words["beats"])
@@ -228,11 +235,10 @@ class Link:
     def _hear_hello(self, words: dict[str, Any]) -> None:
         if words["hello"] != PROTOCOL or words["node"] != self.files.node:
             raise BadOrder(f"agent of protocol {words['hello']} and node {words['node']}")
-        tasks = [read_task(one) for one in words["tasks"]]
         self.incarnation, self.fenced, self._failures = str(words["incarnation"]), False, 0
-        self.tasks = {task.attempt: task for task in tasks}
+        self.tasks = self._told   # from now on the same
         for attempt in self.unforgotten & self.tasks.keys():
-            self.say({"order": "forget", "attempt": list(attempt)})
+            self.say(line_of({"order": "forget", "attempt": list(attempt)}))
         self.unforgotten.clear()
         self._changed()
 

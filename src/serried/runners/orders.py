@@ -1,8 +1,8 @@
 """What is said between an engine and the agent of a node: lines of JSON, and nothing is believed before it is checked.
 
-Orders: {"order": "start" | "stop" | "forget" | "end", ...}. Answers: {"hello": ...} with every task that is known, then
-{"task": ...} whenever one changes, {"beats": ...}, {"forgotten": ...}, {"alive": time}, {"refused": why}. Times are
-nanoseconds of the machine's monotonic clock, which all its processes share.
+Orders: {"order": "start" | "stop" | "forget" | "end", ...}. Answers: {"task": ...} for every task that is known and a
+closing {"hello": ...}; then {"task": ...} whenever one changes, {"beats": ...}, {"forgotten": ...}, {"alive": time},
+{"refused": why}. Times are nanoseconds of the machine's monotonic clock, which all its processes share.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 
 from serried.runners.spec import AttemptId, Beat, Limits, Phase, RankSeen, TaskSeen
 
-__all__ = ["PROTOCOL", "BadOrder", "End", "Forget", "Order", "RankOrder", "Start", "Stop", "line_of", "read_order",
-           "read_task", "task_words"]
+__all__ = ["LINE_BYTES", "PROTOCOL", "BadOrder", "End", "Forget", "Order", "RankOrder", "Start", "Stop", "line_of",
+           "read_order", "read_task", "task_words"]
 
 PROTOCOL = 1
 LINE_BYTES = 16 * 2**20   # no order is longer: a kernel takes no program whose arguments come near
@@ -111,6 +111,8 @@ def read_order(line: bytes) -> Order:
 
 
 def _start(words: Mapping[str, Any], attempt: AttemptId, incarnation: str) -> Start:
+    if "refusal" in words:   # the engine knows already that it cannot be, and wants it told by the node
+        raise BadOrder(_text(words, "refusal"))
     argv = words.get("argv")
     if not isinstance(argv, list) or not argv or not all(isinstance(one, str) for one in argv) or not argv[0]:
         raise BadOrder("argv: expected a program and its arguments, as texts")

@@ -15,12 +15,13 @@ from typing import NoReturn
 from serried.runners.containment import Cage
 from serried.runners.spec import Limits
 
-__all__ = ["Started", "adopt_orphans", "start_process", "why_not"]
+__all__ = ["Started", "prepare_to_start", "start_process", "why_not"]
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _RESOURCES = (("open_files", resource.RLIMIT_NOFILE), ("memory_bytes", resource.RLIMIT_DATA),
-              ("core_bytes", resource.RLIMIT_CORE))
+              ("core_bytes", resource.RLIMIT_CORE))   # data, not addresses: programs reserve far more than they use
+_OPEN_FILES_GIVEN = resource.getrlimit(resource.RLIMIT_NOFILE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +34,13 @@ class Started:
     verdict: int
 
 
-def adopt_orphans() -> None:
-    """From now on descendants that lose their parent are children of this process, which so hears of their end."""
+def prepare_to_start() -> None:
+    """From now on descendants that lose their parent are children of this process, which so hears of their end, and it
+    may hold open what so many ranks need; they themselves are given what this process was given."""
     _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    most = _OPEN_FILES_GIVEN[1]
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _confine(limits: Limits, cores: Sequence[int], *, agent: int, cage: Cage) -> None:
@@ -45,6 +50,7 @@ def _confine(limits: Limits, cores: Sequence[int], *, agent: int, cage: Cage) ->
     cage.enter()
     for name in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
         signal.signal(name, signal.SIG_DFL)   # what Python ignores would stay ignored
+    resource.setrlimit(resource.RLIMIT_NOFILE, _OPEN_FILES_GIVEN)
     for field, what in _RESOURCES:
         amount = getattr(limits, field)
         if amount:

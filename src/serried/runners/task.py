@@ -36,10 +36,6 @@ class _Rank:
     path: str = ""
     exit_code: int | None = None
 
-    @property
-    def lives(self) -> bool:
-        return self.pid > 0 and self.exit_code is None
-
 
 class Task:
     """The processes of one start order. changed: called whenever there is something new to tell, but for
@@ -55,6 +51,7 @@ class Task:
             _Rank(rank=one.rank, beats=BeatFile(beats / str(one.rank)), log=RotatingLog(
                 rank_log_path(state, str(order.attempt), one.rank), limit_bytes=order.log_limit_bytes,
                 kept_parts=order.log_kept_parts)) for one in order.ranks]
+        self._living: dict[int, _Rank] = {}   # by number of process
 
     @property
     def over(self) -> bool:
@@ -63,7 +60,7 @@ class Task:
 
     def living(self) -> Collection[int]:
         """Numbers of the processes of its ranks that have not ended."""
-        return [one.pid for one in self._ranks if one.lives]
+        return self._living.keys()
 
     def seen(self) -> TaskSeen:
         """What is told of it."""
@@ -86,6 +83,7 @@ class Task:
                            f"its limits of processes and open files.")
                 return
             one.pid, one.output, one.verdict = started.pid, started.output, started.verdict
+            self._living[one.pid] = one
             self._selector.register(one.verdict, selectors.EVENT_READ, partial(self._hear_verdict, one))
             self._selector.register(one.output, selectors.EVENT_READ, partial(self._hear_output, one))
 
@@ -102,36 +100,32 @@ class Task:
 
     def exited(self, pid: int, status: int) -> bool:
         """A child of the agent ended; whether it was a rank of this row."""
-        for one in self._ranks:
-            if one.lives and one.pid == pid:
-                one.exit_code = os.waitstatus_to_exitcode(status)
-                self._changed()
-                return True
-        return False
+        one = self._living.pop(pid, None)
+        if one is None:
+            return False
+        one.exit_code = os.waitstatus_to_exitcode(status)
+        self._changed()
+        return True
 
     def watch(self, now_ns: int) -> list[RankSeen]:
         """Look at the heartbeats; those that are new."""
-        return [RankSeen(rank=one.rank, beat=one.beats.last) for one in self._ranks
-                if one.lives and one.beats.look(now_ns)]
+        return [RankSeen(rank=one.rank, beat=one.beats.last) for one in self._living.values()
+                if one.beats.look(now_ns)]
 
     def wake_ns(self, now_ns: int) -> int | None:
         """When `settle` has to be called next."""
         if self.over:
             return None
-        return now_ns if not self.living() else self._deadline_ns
+        return self._deadline_ns if self._living else now_ns
 
     def settle(self, own: Collection[int], now_ns: int) -> None:
-        """Bring it to its end if it is due: all ranks ended, or its time ran out. own: living ranks of other rows."""
-        due = self._deadline_ns is not None and now_ns >= self._deadline_ns
-        if self.over or not (due or not self.living()):
-            return
-        if due:
+        """Bring it to its end: all its ranks ended, or its time ran out. own: living ranks of other rows."""
+        if self._living:
             self._signal(signal.SIGKILL)   # the cage does not know a rank that has just been forked
         for one in self._ranks:
-            if one.verdict != _CLOSED:
-                self._hear_verdict(one)
-        gone = self.cage.end(own)
-        if not gone or self.living():
+            while self._hear_verdict(one):
+                pass
+        if not self.cage.end(own) or self._living:
             return
         for one in self._ranks:
             while self._hear_output(one):   # nobody can write any more: what is there is all there is
@@ -143,7 +137,7 @@ class Task:
         self.phase = Phase.GONE if self.stopped else Phase.EXITED
 
     def _signal(self, number: int) -> None:
-        for pid in self.living():   # not reaped yet, so the number is still theirs
+        for pid in self._living:   # not reaped yet, so the number is still theirs
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, number)   # a rank leads its session, and so its group, once it runs
             if number == signal.SIGKILL:
@@ -155,6 +149,8 @@ class Task:
         self._deadline_ns = 0
 
     def _hear_verdict(self, one: _Rank) -> bool:
+        if one.verdict == _CLOSED:
+            return False
         try:
             data = os.read(one.verdict, _CHUNK_BYTES)
         except BlockingIOError:

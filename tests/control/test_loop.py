@@ -9,7 +9,7 @@ import pytest
 
 from serried.control.charter import Charter
 from serried.control.ledger import LedgerLost, MemoryLedger
-from serried.control.loop import ControlLoop
+from serried.control.loop import ControlLoop, SteadyClock
 from serried.control.spec import JobPhase, JobSpec
 from serried.errors import BadInput
 from serried.runners import Node
@@ -120,3 +120,14 @@ def test_why_a_job_waits(live):
     assert {one.state for one in loop.nodes().result(10)} == {"draining"}
     loop.open("n0").result(10)
     _until(lambda: loop.job(waits).result(10).phase == JobPhase.SUCCEEDED)
+
+
+def test_time_never_goes_back(monkeypatch):
+    clock = SteadyClock()
+    before_ns = clock.now_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: 1)
+    assert clock.now_ns() >= before_ns
+    clock.reach(before_ns + 10**15)
+    assert clock.now_ns() >= before_ns + 10**15
+    clock.reach(5)
+    assert clock.now_ns() >= before_ns + 10**15

@@ -27,7 +27,7 @@ from serried.errors import BadInput, SerriedError
 from serried.fleet import Why
 from serried.runners import Engine
 
-__all__ = ["ControlLoop"]
+__all__ = ["ControlLoop", "SteadyClock"]
 
 Value = TypeVar("Value")
 _SECOND_NS = 1_000_000_000
@@ -35,6 +35,22 @@ _SECOND_NS = 1_000_000_000
 _MOST_REQUESTS = 256
 #: Records that are sent at once.
 _MOST_RECORDS = 10_000
+
+
+class SteadyClock:
+    """Nanoseconds since the Unix epoch that never go back, whatever becomes of the wall clock while we live: a wait of
+    a second must not take an hour because somebody set the time."""
+
+    def __init__(self) -> None:
+        self._ahead_ns = time.time_ns() - time.monotonic_ns()
+
+    def now_ns(self) -> int:
+        """What it is by now."""
+        return time.monotonic_ns() + self._ahead_ns
+
+    def reach(self, time_ns: int) -> None:
+        """Be no earlier than this: a ledger may have been written under a clock that was ahead."""
+        self._ahead_ns = max(self._ahead_ns, time_ns - time.monotonic_ns())
 
 
 @dataclass(slots=True)
@@ -50,9 +66,9 @@ class ControlLoop:
     """Runs from `start` to `stop`. Every question answers a future at once; it fails with what went wrong."""
 
     def __init__(self, ledger: Ledger, engine: Engine, charter: Charter, terms: Terms | None = None, *,
-                 clock_ns: Callable[[], int] = time.time_ns) -> None:
+                 clock: SteadyClock | None = None) -> None:
         self.engine, self.terms = engine, terms or Terms()
-        self._ledger, self._charter, self._clock_ns = ledger, charter, clock_ns
+        self._ledger, self._charter, self._clock = ledger, charter, clock or SteadyClock()
         self._requests: queue.SimpleQueue[_Request[Any] | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="serried-control", daemon=True)
@@ -188,7 +204,9 @@ class ControlLoop:
         return future
 
     def _take_up(self) -> Reconciler:
-        return Reconciler(self._ledger, self.engine, self._charter, self.terms, now_ns=self._clock_ns())
+        found = Reconciler(self._ledger, self.engine, self._charter, self.terms, now_ns=self._clock.now_ns())
+        self._clock.reach(found.books.time_ns)
+        return found
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -230,12 +248,12 @@ class ControlLoop:
         """Until the next tick, or until something is due before."""
         pause_ns = self.terms.tick_ns
         if self._reconciler is not None and self._reconciler.next_ns >= 0:
-            pause_ns = min(pause_ns, max(self._reconciler.next_ns - self._clock_ns(), 1_000_000))
+            pause_ns = min(pause_ns, max(self._reconciler.next_ns - self._clock.now_ns(), 1_000_000))
         return pause_ns / _SECOND_NS
 
     def _step(self, reconciler: Reconciler, asked: list[_Request[Any]]) -> None:
         commands = [request for request in asked if request.command is not None]
-        answers = reconciler.step(self._clock_ns(), [cast(Command, request.command) for request in commands])
+        answers = reconciler.step(self._clock.now_ns(), [cast(Command, request.command) for request in commands])
         self._counts["steps"] += 1
         for request, answer in zip(commands, answers, strict=True):
             self._answer(request, answer)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from serried.control.spec import Health, JobSpec, Topology
@@ -25,6 +25,7 @@ from serried.runners import Limits
 __all__ = ["CHARTER", "CLOSED", "EVENT", "FAILED", "NOTE", "RUNNING", "Record", "spec_from", "spec_text"]
 
 CHARTER, EVENT, RUNNING, FAILED, CLOSED, NOTE = "charter", "event", "running", "failed", "closed", "note"
+_OF_SPEC = tuple(field.name for field in fields(JobSpec))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,8 @@ class Record:
 
 def spec_text(spec: JobSpec) -> dict[str, Any]:
     """A submission as JSON knows it."""
-    return asdict(spec)
+    return {name: asdict(value) if isinstance(value, Topology | Health | Limits) else value
+            for name, value in ((name, getattr(spec, name)) for name in _OF_SPEC)}
 
 
 def spec_from(fields: Mapping[str, Any]) -> JobSpec:

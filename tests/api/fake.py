@@ -114,6 +114,8 @@ class FakeControl:
     def log_path(self, number: int, rank: int, epoch: int | None) -> Future[str]:
         def work() -> str:
             view = self._view(number)
+            if rank >= len(view.ranks):
+                raise BadInput(field="rank", value=rank, expected=f"0 to {len(view.ranks) - 1}", remedy="Choose one.")
             return f"{self.folder}/{number}.{view.epoch if epoch is None else epoch}.{rank}"
         return self._do(work)
 

@@ -14,9 +14,12 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 
 from serried.control import migrations
 from serried.control.ledger import LedgerLost, LedgerTaken, MemoryLedger
+from serried.control.ledger_schema import SCHEMA
 from serried.control.ledger_sql import SqlLedger
 from serried.control.migrations import versions
 from serried.control.records import Record
@@ -117,7 +120,8 @@ def test_a_gap_a_taken_number_and_a_known_key_change_nothing(url, batch):
 
 
 def test_a_long_ledger_is_read_in_parts(url, monkeypatch):
-    monkeypatch.setattr("serried.control.ledger_sql._READ_ROWS", 7)
+    monkeypatch.setattr("serried.control.ledger_sql._FIRST_ROWS", 3)
+    monkeypatch.setattr("serried.control.ledger_sql._MOST_ROWS", 7)
     ledger = SqlLedger(url)
     ledger.append([record(seq) for seq in range(28)])
     reading = ledger.read()
@@ -147,6 +151,7 @@ def test_a_second_owner_is_told_who_the_first_is(url):
 
 _OWNER = """
 import sys
+from serried.control.ledger_schema import SCHEMA
 from serried.control.ledger_sql import SqlLedger
 from serried.control.records import Record
 ledger = SqlLedger(sys.argv[1])
@@ -341,3 +346,6 @@ def test_every_step_is_in_its_table():
     for package, table in ((migrations, migrations.LOADED), (versions, versions.STEPS)):
         files = {path.stem for path in Path(package.__file__).parent.glob("*.py")} - {"__init__"}
         assert files == set(table)
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    assert ScriptDirectory.from_config(config).get_current_head() == SCHEMA

@@ -20,10 +20,9 @@ from serried.api.spec import (
     SubmittedAnswer,
     WhyAnswer,
 )
-from serried.control.job_form import read_form, spec_of
-from serried.control.managed import written
+from serried.control.job_form import JobForm, read_form, spec_of
 from serried.control.spec import JobPhase, JobView
-from serried.errors import BadInput, NoAnswer
+from serried.errors import NoAnswer
 
 __all__ = ["FINAL", "errors_of", "job_routes"]
 
@@ -65,8 +64,8 @@ def _submitting(routes: FastAPI, control: Control) -> None:
     async def submit(request: Request, idempotency_key: Annotated[str, Header(
             max_length=200, pattern=r"^[!-~]*$", description="the same key again is the same job")] = "") -> Response:
         form = read_form(await request.body())
-        if form.workload is not None:
-            form = await asyncio.to_thread(written, form)   # it plans, which takes its time
+        if form.workload is not None:   # it plans: half the house is loaded for it, and it takes its time
+            form = await asyncio.to_thread(_written, form)
         if not told.begun:
             await told.begin(control)
         number = await ask(control.submit(spec_of(form), idempotency_key))
@@ -116,11 +115,14 @@ def _reading(routes: FastAPI, control: Control) -> None:
             path = await ask(control.log_path(number, rank, epoch))
         elif not follow:
             raise NoAnswer(f"Job {number} has not started yet.", remedy="Follow it, or ask why it waits.")
-        if rank >= len(view.ranks) > 0:
-            raise BadInput(field="rank", value=rank, expected=f"0 to {len(view.ranks) - 1}",
-                           remedy="Ranks are counted from 0.")
         return StreamingResponse(_output(control, view, rank, epoch, path, tail, follow=follow),
                                  media_type="application/octet-stream")
+
+
+def _written(form: JobForm) -> JobForm:
+    from serried.control.managed import written
+
+    return written(form)
 
 
 class _Told:

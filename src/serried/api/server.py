@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 import logging.handlers
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,7 @@ def listen(host: str, port: int, *, everywhere: bool = False) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """uvicorn on a socket that is open already. Whoever runs it minds the signals; `should_exit` ends it."""
+    """uvicorn on a socket that is open already. Whoever runs it minds the signals."""
 
     def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
         self.listener = listener
@@ -57,6 +59,16 @@ class Server(uvicorn.Server):
         """Where it can be reached from here."""
         host, port = self.listener.getsockname()[:2]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    def stop(self) -> None:
+        """Answer what was asked and end; asked again, do not wait for the answers. Any thread may call it."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until told to stop."""

@@ -35,6 +35,17 @@ VERBS = {
     "collective choose": "Which algorithm and protocol for which size on this fabric?",
     "collective simulate": "How long does a collective take with contention, failures and other jobs?",
     "collective import": "Is my bus bandwidth acceptable at this number of nodes?",
+    "up": "Run a control plane on this machine: gangs as real processes, and nothing lost.",
+    "down": "End the control plane, its jobs and whatever runs them.",
+    "submit": "Hand a job to the control plane: a command or a managed workload.",
+    "jobs": "What was submitted, and how does it stand?",
+    "job": "One job, rank by rank: what happened to it?",
+    "logs": "What did a rank write?",
+    "cancel": "End jobs.",
+    "why": "What does a job wait for?",
+    "drain": "Take nodes out of service, gently.",
+    "open": "Let drained nodes take work again.",
+    "top": "The fleet as it lives: chips, jobs, nodes.",
 }
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 
 from serried.errors import BadInput
 
-__all__ = ["META", "RECORDS", "migrate"]
+__all__ = ["META", "RECORDS", "SCHEMA", "migrate"]
+
+#: The last step of `migrations`.
+SCHEMA = "1"
 
 _TABLES = sa.MetaData()
 RECORDS = sa.Table(
@@ -28,26 +27,25 @@ def migrate(connection: sa.Connection, place: str) -> None:
 
     Raises BadInput when a newer release made them, or when they are somebody else's; `place` names the database.
     """
+    names = sa.inspect(connection).get_table_names()
+    current = None
+    if "alembic_version" in names:
+        current = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+    if current == SCHEMA:
+        return   # as nearly always: Alembic takes longer to load than all else takes
+    if current is None and names:
+        raise BadInput(field="database", value=place, expected="an empty database, or one that serried made; this one "
+                       f"holds {', '.join(sorted(names)[:4])}{', ...' if len(names) > 4 else ''}",
+                       remedy="Name another database (--database), or another state directory (--state).")
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
     config.attributes["connection"] = connection
     steps = ScriptDirectory.from_config(config)
-    current = MigrationContext.configure(connection).get_current_revision()
-    known = {step.revision for step in steps.walk_revisions()}
-    if current is None:
-        _refuse_foreign(connection, place)
-    elif current not in known:
-        raise BadInput(field="database", value=place, expected=f"a ledger of schema {steps.get_current_head()} or "
-                       f"older, and this one has schema {current}",
-                       remedy="A newer serried wrote it: upgrade serried, or name another state or database.")
-    if current != steps.get_current_head():
-        command.upgrade(config, "head")
-
-
-def _refuse_foreign(connection: sa.Connection, place: str) -> None:
-    """BadInput when tables stand here that no serried made."""
-    found = sorted(sa.inspect(connection).get_table_names())
-    if found:
-        raise BadInput(field="database", value=place, expected="an empty database, or one that serried made; this one "
-                       f"holds {', '.join(found[:4])}{', ...' if len(found) > 4 else ''}",
-                       remedy="Name another database (--database), or another state directory (--state).")
+    if current is not None and current not in {step.revision for step in steps.walk_revisions()}:
+        raise BadInput(field="database", value=place, expected=f"a ledger of schema {SCHEMA} or older, and this "
+                       f"one has schema {current}", remedy="A newer serried wrote it: upgrade serried, or name another state or database.")
+    command.upgrade(config, "head")

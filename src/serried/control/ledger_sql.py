@@ -28,7 +28,7 @@ from serried.errors import BadInput
 __all__ = ["SqlLedger"]
 
 _BUSY_S = 5
-_READ_ROWS = 10_000
+_FIRST_ROWS, _MOST_ROWS = 16, 10_000
 #: Marks an SQLite file as ours ("SERR"), so that a damaged one is told from somebody else's.
 _APPLICATION_ID = 0x53455252
 _POSTGRES_WORDS = {
@@ -60,6 +60,8 @@ class SqlLedger:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(self._path.with_name(self._path.name + ".lock"), self.place)
             try:
+                # before SQLite does: its other files then get the same rights, and none can read everybody's commands
+                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
                 _refuse_damaged(self._path)
             except BaseException:
                 self._lock.release()
@@ -74,19 +76,21 @@ class SqlLedger:
 
     def read(self, after: int = -1) -> Iterator[Record]:
         """Records of a number above `after`, in order; BadInput where one is missing."""
+        most = _FIRST_ROWS   # who wants one record does not wait for thousands
         while True:
             with self._work() as connection:
                 rows = connection.execute(sa.select(
                     RECORDS.c.seq, RECORDS.c.time_ns, RECORDS.c.kind, RECORDS.c.body, RECORDS.c.key,
-                ).where(RECORDS.c.seq > after).order_by(RECORDS.c.seq).limit(_READ_ROWS)).all()
+                ).where(RECORDS.c.seq > after).order_by(RECORDS.c.seq).limit(most)).all()
             for seq, time_ns, kind, body, key in rows:
                 if seq != after + 1:
                     raise BadInput(field="database", value=self.place, expected=f"record {after + 1} before {seq}",
                                    remedy="The ledger is damaged: restore a copy of it.")
                 yield Record(seq=seq, time_ns=time_ns, kind=kind, body=body, key=key)
                 after = seq
-            if len(rows) < _READ_ROWS:
+            if len(rows) < most:
                 return
+            most = min(most * 8, _MOST_ROWS)
 
     def append(self, records: Sequence[Record]) -> None:
         """All of these or none, on the disk when this returns. Raises LedgerLost or LedgerTaken."""
@@ -249,7 +253,6 @@ def _sqlite(url: sa.URL) -> sa.Engine:
         for pragma in (f"busy_timeout = {_BUSY_S * 1000}", "journal_mode = WAL", "synchronous = FULL",
                        f"application_id = {_APPLICATION_ID}"):
             connection.execute(f"PRAGMA {pragma}").fetchall()
-        os.chmod(url.database or "", 0o600)   # commands and environments of everybody's jobs
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:

@@ -66,17 +66,26 @@ class Hands:
     def _change_whole(self, number: int, node_R: NDArray[np.int32], sign: int) -> None:
         """Sound nodes, all chips of each: where they were open and are no more, or the reverse, nothing is counted."""
         columns, idle = self._columns, 0 if sign > 0 else self._widest
-        columns.free_milli_NC[node_R] = 0 if sign > 0 else WHOLE_MILLI
-        columns.owner_NC[node_R] = number if sign > 0 else NOBODY
-        if np.count_nonzero(columns.flags_N[node_R]) or np.count_nonzero(columns.open_chips_N[node_R] == idle):
+        first, count = node_R.item(0), len(node_R)
+        side_by_side = node_R.item(-1) - first + 1 == count and not np.count_nonzero(node_R[1:] <= node_R[:-1])
+        nodes: slice | NDArray[np.int32] = slice(first, first + count) if side_by_side else node_R
+        columns.free_milli_NC[nodes] = 0 if sign > 0 else WHOLE_MILLI
+        columns.owner_NC[nodes] = number if sign > 0 else NOBODY
+        if np.count_nonzero(columns.flags_N[nodes]) or np.count_nonzero(columns.open_chips_N[nodes] == idle):
             self.recount(node_R)
             return
-        columns.idle_chips_N[node_R] = columns.open_chips_N[node_R] = idle
-        columns.open_share_milli_N[node_R] = WHOLE_MILLI if idle else 0
-        columns.open_sum_milli_N[node_R] = idle * WHOLE_MILLI
-        delta_G, kind_R = -sign * self._slots_WG[self._widest], self._kind_N[node_R]
+        columns.idle_chips_N[nodes] = columns.open_chips_N[nodes] = idle
+        columns.open_share_milli_N[nodes] = WHOLE_MILLI if idle else 0
+        columns.open_sum_milli_N[nodes] = idle * WHOLE_MILLI
+        delta_G, kind_R = -sign * self._slots_WG[self._widest], self._kind_N[nodes]
+        kind = kind_R.item(0)
+        alike = side_by_side and not np.count_nonzero(kind_R != kind)
         for slots_KSG, switch_N in self._levels:
-            np.add.at(slots_KSG, (kind_R, switch_N[node_R]), delta_G)
+            switch_R = switch_N[nodes]
+            if alike and switch_R[0] == switch_R[-1]:   # so are all between: nodes of one switch stand side by side
+                slots_KSG[kind, switch_R.item(0)] += count * delta_G
+            else:
+                np.add.at(slots_KSG, (kind_R, switch_R), delta_G)
 
     def _change_rows(self, number: int, shape: Shape, placement: Placement, sign: int) -> None:
         columns, node_R = self._columns, placement.node_R

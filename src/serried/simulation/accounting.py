@@ -30,6 +30,8 @@ ACCOUNTS = ("nobody asked", "waiting jobs do not fit", "scraps of shared chips",
             "broken, waiting for nodes", "headroom of services", "useful")
 #: Why a node that is up takes no work, the first that holds.
 _FLAGGED = ((DRAINING, "draining"), (SPARE, "kept as spares"), (RESERVED, "kept for a waiting job"))
+#: Accounts of what no node answers for by itself.
+_NOT_FILED = frozenset(ACCOUNTS[:3])
 
 
 class Books:
@@ -44,6 +46,7 @@ class Books:
         self.held_milli = self.asked_milli = 0   # asked: by jobs that wait, on their first alternative
         self._tops = [number for number, tenant in enumerate(state.fleet.tenants) if tenant.parent < 0]
         self._since_ns = self._version = 0
+        self._open_milli = self.capacity_milli
         self._unheld: dict[str, int] = {"nobody asked": self.capacity_milli}
         self._filed: dict[int, tuple[tuple[str, int], ...]] = {}   # node -> what nobody may take of it, by account
         self._filed_N = np.zeros(state.fleet.node_count, dtype=bool)
@@ -52,25 +55,28 @@ class Books:
         """Book what nobody held since the last time."""
         gone_ns = now_ns - self._since_ns
         if gone_ns:
+            total = self.total
             for account, milli in self._unheld.items():
-                self.total[account] += milli * gone_ns
+                if milli:
+                    total[account] += milli * gone_ns
             self.held_total += self.held_milli * gone_ns
             self._since_ns = now_ns
 
     def recount(self) -> None:
         """Who holds what from now on, after everything that happened at this instant."""
         state, unheld = self._state, self._unheld
-        for nodes in state.touched[self._version:]:
-            if len(nodes):
-                self._file(nodes)
+        touched = [nodes for nodes in state.touched[self._version:] if len(nodes)]
         self._version = state.version
-        self.held_milli = sum(state.usage.held_milli_T[top] for top in self._tops)
-        open_milli = sum(state.columns.slots_KSG[-1][:, 0, 0].tolist()) * WHOLE_MILLI
-        unheld["waiting jobs do not fit"] = unfit_milli = min(open_milli, self.asked_milli)
-        unheld["nobody asked"] = open_milli - unfit_milli
-        unheld["scraps of shared chips"] = 0
-        unheld["scraps of shared chips"] = scraps_milli = self.capacity_milli - self.held_milli - sum(unheld.values())
-        assert scraps_milli >= 0, "no chip is counted twice"
+        if touched:
+            for nodes in touched:
+                self._file(nodes)
+            self.held_milli = sum([state.usage.held_milli_T[top] for top in self._tops])
+            self._open_milli = sum(state.columns.slots_KSG[-1][:, 0, 0].tolist()) * WHOLE_MILLI
+            unheld["scraps of shared chips"] = self.capacity_milli - self.held_milli - self._open_milli - sum(
+                [milli for account, milli in unheld.items() if account not in _NOT_FILED])
+            assert unheld["scraps of shared chips"] >= 0, "no chip is counted twice"
+        unheld["waiting jobs do not fit"] = unfit_milli = min(self._open_milli, self.asked_milli)
+        unheld["nobody asked"] = self._open_milli - unfit_milli
 
     def _file(self, nodes: Sequence[int] | NDArray[np.int32]) -> None:
         """Nodes changed: what nobody may take of them now, and no longer."""

@@ -207,9 +207,10 @@ class Simulator:
 
     def _end(self, number: int, now_ns: int, *, cause: str = "", intact: bool = False) -> None:
         self.replicas.rest(number, now_ns)
+        milli = self.gangs.stints[number].milli
         phases = self.gangs.end(number, self.state.jobs[number], self.state.placements[number], now_ns, cause=cause,
                                 intact=intact or number in self.replicas.owner)
-        self.replicas.worked(number, phases.saved_ns, self.state.jobs[number])
+        self.replicas.worked(number, phases.saved_ns, milli)
 
     def _hang(self, number: int, now_ns: int) -> None:
         stint = self.gangs.stints.get(number)

@@ -73,11 +73,14 @@ class JobSpec:
 class Terms:
     """How the fleet is run. silence_ns: a node not heard for so long is fenced. tick_ns: the longest the loop sleeps.
 
-    most_backoff_ns: how far doubling goes.
+    start_ns: so long the ranks of an ordered attempt may take until all of them run. repeat_ns: after so long an order
+    whose effect is not seen is given again. most_backoff_ns: how far doubling goes.
     """
 
     silence_ns: int = 3_000_000_000
     tick_ns: int = 100_000_000
+    start_ns: int = 60_000_000_000
+    repeat_ns: int = 1_000_000_000
     most_backoff_ns: int = 300_000_000_000
 
 

@@ -122,6 +122,12 @@ class Cluster:
         self.daemons[name].kill()
         self.daemons.pop(name).wait()
 
+    def stop(self, name: str) -> None:
+        """An orderly end of one daemon: a controller that is killed within seconds of an allocation forgets it, runs
+        the job again, and drains the node for it."""
+        self.daemons[name].terminate()
+        self.daemons.pop(name).wait()
+
     def kill_node(self, name: str) -> None:
         """What a lost machine looks like from outside: its daemon and all that Slurm started there die at once."""
         self.kill(name)
@@ -188,9 +194,9 @@ def wait_until(holds, what: str, within_s: float = 15.0):
     return answer
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def cluster():
-    """One cluster for the tests of a module."""
+    """One cluster for all tests of a worker."""
     reason = why_not()
     if reason:
         if os.environ.get("SERRIED_TOOLS") == "required":

@@ -283,7 +283,7 @@ class SlurmEngine:
             elif all(node in files.stops or not files.runs(node) for node in rows):
                 running += self._view.numbers(files, name)
         self._slurm.cancel(pending)
-        self._slurm.cancel(running, "--signal=TERM")   # the launchers' cue; the file of each is the order
+        self._slurm.cancel(running, "--signal=CONT")   # the launchers' cue to look; it reaches the ranks, too
 
     def _forget(self, attempt: AttemptId) -> None:
         files = self._attempts.get(attempt)

@@ -13,6 +13,7 @@ The last of these is as good as the node's clock and kernel: a machine that was 
 was killed and that had first escaped into a session of a child of its own, is not covered; who needs that gives the
 command. Before its first rank, a launcher of the new incarnation kills whatever bears an older mark.
 
+Where Slurm itself calls a node DOWN on which something of ours ran, the fence is raised without being asked for.
 The node comes back once Slurm hears it again. Where it was we who set it DOWN, that is once its daemon was started
 anew, or has answered for `return_s`; what an operator set down or drained is the operator's to resume.
 """
@@ -90,6 +91,9 @@ class Fences:
         for node in self._nodes:
             life = self._files.life(node)
             held = view.nodes.get(node)
+            if held is not None and life.returned == life.current and "DOWN" in held.flags and self._unended(node):
+                self.begin(node, view.heard_s.get(node, 0.0))   # Slurm gave it up: what ran there is to be ended
+                life = self._files.life(node)
             if life.returned == life.current or held is None:
                 continue
             # after a restart of ours nobody knows when it began: the lease runs anew

@@ -201,8 +201,9 @@ class AttemptFiles:
                 self.beats[int(rank)] = (beat, now_s)
 
     def runs(self, node: str) -> bool:
-        """A launcher decided to run the row and has not said that it ended."""
-        return self.claims.get(node, "").startswith("run") and not self.ended(node)
+        """A launcher decided to run the row and has not said that it ended, nor was it fenced."""
+        return (self.claims.get(node, "").startswith("run") and not self.ended(node)
+                and self.rows[node][0] > self.state.life(node).fenced)
 
     def ended(self, node: str) -> bool:
         """The launcher's last word: nothing of it is left."""

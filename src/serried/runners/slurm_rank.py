@@ -29,7 +29,7 @@ from typing import Any
 __all__ = ["claim", "incarnation_of", "sweep", "write_whole"]
 
 _PARENT_DEATH_SIGNAL, _CHILD_SUBREAPER = 1, 36   # prctl(2)
-_AWAITED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}
+_AWAITED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGCONT}
 #: Told of the job's steps, not of the ranks: programs that find them would take Slurm for their launcher.
 _KEPT = {"SLURM_JOB_ID", "SLURM_CONF", "SLURM_CLUSTER_NAME"}
 LOG_BYTES, LOG_PARTS = 64 << 20, 3
@@ -189,6 +189,8 @@ class _Row:
             now_s = time.monotonic()
             if heard and heard.si_signo in (signal.SIGTERM, signal.SIGINT) and self.grace_s is None:
                 self.grace_s = stop_grace_s(self.attempt, self.node, self.order["grace_s"])
+            if heard and heard.si_signo == signal.SIGCONT:   # there is an order to read
+                self.changed.set()
             if now_s - self.reached_s > self.order["lease_s"]:
                 self.cut_off = True
             if self.grace_s is not None and not self.stopped:
@@ -199,6 +201,8 @@ class _Row:
                 self.stopped, deadline_s = True, 0.0
             if now_s >= deadline_s or len(self.codes) == len(self.pids):
                 self._kill_children()
+        if -signal.SIGTERM in self.codes.values() and signal.sigtimedwait({signal.SIGTERM}, 0.1):
+            self.stopped = True   # Slurm signals ranks beside us: they were asked to end, they did not by themselves
 
     def _reap(self) -> bool:
         """Take every child that has ended. False: there are none left."""
@@ -249,6 +253,8 @@ class _Row:
 
     def _tell(self) -> None:
         self.told += 1
+        if self.ended and (self.attempt / f"{self.node}.stop").exists():
+            self.stopped = True   # they ended before we came to end them
         ranks = [[rank, pid, self.codes.get(rank)] for rank, pid in self.pids.items()]
         beats = {str(rank): beat for rank in self.pids if (beat := self._beat(rank))}
         write_whole(self.seen_path, json.dumps({

@@ -44,7 +44,10 @@ TopologyPlugin=topology/tree
 SlurmdTimeout={timeout_s}
 SlurmctldTimeout=6
 KillWait=2
+MessageTimeout=3
+TCPTimeout=1
 ReturnToService=1
+PartitionName=large Nodes=n[1-2] MaxTime=INFINITE State=UP
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 #: name -> chips; the last one is smaller than the others, and under another switch
@@ -131,7 +134,7 @@ class Cluster:
     def kill_node(self, name: str) -> None:
         """What a lost machine looks like from outside: its daemon and all that Slurm started there die at once."""
         self.kill(name)
-        for pid, words in _environments():
+        for pid, words in environments():
             if f"SLURMD_NODENAME={name}".encode() in words or _is_step_of(pid, name):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -147,7 +150,7 @@ class Cluster:
                 daemon.kill()
                 daemon.wait()
         own = f"SLURM_CONF={self.root}/slurm.conf".encode()
-        for pid, words in _environments():
+        for pid, words in environments():
             if own in words and pid != os.getpid():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -169,7 +172,8 @@ def _free_ports(count: int) -> list[int]:
             one.close()
 
 
-def _environments():
+def environments():
+    """Process number and environment of everything that runs here."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):

@@ -12,16 +12,17 @@ How the promises of `Engine` are kept:
 2. `stop` first claims each row itself; where a launcher was first, it is told to end its ranks.
 3. The launcher compares the incarnation of its order with that of its node, after its claim.
 4. The launcher adopts the orphans of its ranks and says `ended` after the last of them. Where it could not say so,
-   Slurm must say that the job is over on a node that answers.
+   Slurm must say that the job is over on a node that answers, and track processes by cgroup; else the node is fenced.
 5. `slurm_fences` says when a node counts as fenced.
 6. What launchers say is in files, until `forget`.
 
-No call waits: a thread of its own runs the commands, and `observe` tells what it saw last. While Slurm's controller
-does not answer, no node is told to be silent: it is we who are deaf.
+No call waits: threads run the commands, and `observe` tells what they saw last. While Slurm's controller does not
+answer, no node is told to be silent: it is we who are deaf.
 """
 
 from __future__ import annotations
 
+import collections
 import os
 import re
 import sys
@@ -36,7 +37,7 @@ from serried.errors import BadInput
 from serried.runners.slurm_commands import NodeHeld, Refused, Slurm, Unreachable
 from serried.runners.slurm_fences import Fences, Terms
 from serried.runners.slurm_files import AttemptFiles, StateFiles
-from serried.runners.slurm_view import View, phase_of
+from serried.runners.slurm_view import View, ask, phase_of
 from serried.runners.spec import AttemptId, Launch, Node, NodeSeen, Observation, TaskSeen
 
 __all__ = ["SlurmEngine", "Terms", "cluster_nodes"]
@@ -80,6 +81,7 @@ class SlurmEngine:
     called from the engine's thread whenever there is something new to observe."""
 
     name = "slurm"
+    trouble = ""   # why the last order that failed did
 
     def __init__(self, state: Path, *, partition: str = "", options: Sequence[str] = (), python: str = "",
                  slurm: Slurm | None = None, terms: Terms | None = None, device_variables: tuple[str, ...] = (),
@@ -95,16 +97,18 @@ class SlurmEngine:
         self._nodes = MappingProxyType({node.name: node for node in cluster_nodes(
             self._slurm, partition=partition, device_variables=device_variables)})
         self._attempts = {files.attempt: files for files in self._files.attempts()}
-        self._view = View()
+        self._view = View(kills_all=self._slurm.settings().get("ProctrackType") == "proctrack/cgroup")
         self._fences = Fences(self._files, self._slurm, tuple(self._nodes), self._attempts, self._terms)
         self._told, self._looked_s = _Told(), 0.0
         self._offset_ns: int | None = None
         self._beaten: tuple[_Told, tuple[TaskSeen, ...]] | None = None   # tasks in the driver's nanoseconds
         self._orders: dict[tuple[object, ...], Callable[[], None]] = {}
         self._lock, self._wake, self._closed = threading.Lock(), threading.Event(), False
+        self._answers, self._ask_now = collections.deque([ask(self._slurm)]), threading.Event()
         self._poll()
-        self._thread = threading.Thread(target=self._work, name="slurm", daemon=True)
-        self._thread.start()
+        self._threads = [threading.Thread(target=run, name="slurm", daemon=True) for run in (self._work, self._ask)]
+        for thread in self._threads:
+            thread.start()
 
     # What a driver calls: nothing here waits for Slurm, or for the directory.
 
@@ -153,14 +157,23 @@ class SlurmEngine:
         """End the thread; orders that were given are carried out first. Jobs go on."""
         self._closed = True
         self._wake.set()
-        self._thread.join()
+        self._ask_now.set()
+        for thread in self._threads:
+            thread.join()
 
     def _give(self, key: tuple[object, ...], order: Callable[[], None]) -> None:
         with self._lock:
             self._orders.setdefault(key, order)   # what is said again before it was done is said once
         self._wake.set()
 
-    # What the thread does.
+    # What the threads do: one asks Slurm how things stand, the other does all the rest.
+
+    def _ask(self) -> None:
+        while not self._closed:
+            self._answers.append(ask(self._slurm))
+            self._wake.set()
+            self._ask_now.wait(self._terms.ask_s)
+            self._ask_now.clear()
 
     def _work(self) -> None:
         while True:
@@ -172,20 +185,20 @@ class SlurmEngine:
                 try:
                     order()
                 except (Unreachable, Refused, OSError) as error:   # the driver says it again
-                    self._view.trouble = str(error)
+                    self.trouble = str(error)
             if closing:
                 return
             try:
                 self._poll()
             except OSError as error:   # the directory is away: nothing new is known
-                self._view.trouble = str(error)
+                self.trouble = str(error)
             self._wake.wait(self._terms.look_s)
 
     def _poll(self) -> None:
-        """Look at Slurm if it is time, at the files always, and tell what changed."""
+        """Take what Slurm answered, look at the files, and tell what changed."""
         late_s = time.monotonic() - self._looked_s - 1.0
-        if time.monotonic() - self._view.asked_s >= self._terms.ask_s:
-            self._view.ask(self._slurm)
+        while self._answers:
+            self._view.take(self._answers.popleft())
         for files in self._attempts.values() if late_s > 0 else ():
             files.heard_s = {node: heard_s + late_s for node, heard_s in files.heard_s.items()}   # we did not listen
         self._looked_s = time.monotonic()
@@ -215,19 +228,18 @@ class SlurmEngine:
         return found
 
     def _node_seen(self, name: str) -> NodeSeen:
-        life, heard_s = self._files.life(name), self._view.heard_s.get(name, 0.0)
+        life, now_s = self._files.life(name), time.monotonic()
         if life.returned < life.current:
             return NodeSeen(name=name, incarnation=str(life.current - 1), fenced=life.fenced == life.current - 1,
                             heard_ns=round(self._fences.silent_s(name) * 1e9))
-        held = self._view.nodes.get(name)
         running = [files for files in self._attempts.values() if files.runs(name)]
+        silence_s = self._view.silence_s(name, usable=not running)
         for files in running:   # a launcher that is silent on a node that Slurm hears: its ranks may do anything
-            last_s = files.heard_s.get(name, heard_s)
-            if time.monotonic() - last_s > self._terms.launcher_silence_s:
-                heard_s = min(heard_s, last_s)
-        if held is not None and held.drained and not running:
-            heard_s = self._view.usable_s.get(name, 0.0)
-        return NodeSeen(name=name, incarnation=str(life.current), heard_ns=round(heard_s * 1e9))
+            launcher_s = now_s - files.heard_s.get(name, now_s)
+            if silence_s is not None and launcher_s > self._terms.launcher_silence_s:
+                silence_s = max(silence_s, launcher_s)
+        return NodeSeen(name=name, incarnation=str(life.current),
+                        heard_ns=0 if silence_s is None else round((now_s - silence_s) * 1e9))
 
     def _incarnation(self, node: str) -> str:
         return str(self._files.life(node).current)
@@ -250,6 +262,7 @@ class SlurmEngine:
     def _submit(self, files: AttemptFiles, launch: Launch, nodes: list[str]) -> None:
         part = "" if len(nodes) == len(launch.rows) else f".{'_'.join(nodes)}"[:80]
         name = f"serried-{launch.attempt}-{self._files.identity}{part}"
+        self._must_hear()
         files.name_job(name, tuple(nodes))
         cpus = min(max(1, self._nodes[row.node].cpu_milli * len(row.chips) * launch.share_milli
                        // (self._nodes[row.node].chip_count * 1_000_000)) for row in launch.rows if row.node in nodes)
@@ -275,22 +288,30 @@ class SlurmEngine:
         for node in nodes:
             if not files.bar(node, "") and not files.ended(node) and node not in files.stops:
                 files.stop(node, grace_s)
-        self._view.asked_s = 0.0   # the sooner to see what of it is in Slurm
         pending, running = [], []
         for name, rows in files.jobs.items():
             if all(files.claims.get(node, "").startswith("stop") for node in rows):
                 pending += self._view.numbers(files, name)
             elif all(node in files.stops or not files.runs(node) for node in rows):
                 running += self._view.numbers(files, name)
+        if pending or running:
+            self._must_hear()
         self._slurm.cancel(pending)
         self._slurm.cancel(running, "--signal=CONT")   # the launchers' cue to look; it reaches the ranks, too
+
+    def _must_hear(self) -> None:
+        """Where Slurm did not answer just now, an order would only keep everything else waiting."""
+        if self._view.trouble:
+            raise Unreachable(self._view.trouble)
 
     def _forget(self, attempt: AttemptId) -> None:
         files = self._attempts.get(attempt)
         if files is None:
             return
         files.forget()
-        self._slurm.cancel([number for name in files.jobs for number in self._view.numbers(files, name)])
+        if self._view.unfinished(files):
+            self._must_hear()
+            self._slurm.cancel([number for name in files.jobs for number in self._view.numbers(files, name)])
 
 
 def _shifted(task: TaskSeen, offset_ns: int) -> TaskSeen:

@@ -13,7 +13,9 @@ The last of these is as good as the node's clock and kernel: a machine that was 
 was killed and that had first escaped into a session of a child of its own, is not covered; who needs that gives the
 command. Before its first rank, a launcher of the new incarnation kills whatever bears an older mark.
 
-Where Slurm itself calls a node DOWN on which something of ours ran, the fence is raised without being asked for.
+Where Slurm itself gave up a node on which something of ours ran, or a launcher was killed and Slurm does not track
+processes so that none can escape (proctrack/cgroup), the fence is raised without being asked for.
+
 The node comes back once Slurm hears it again. Where it was we who set it DOWN, that is once its daemon was started
 anew, or has answered for `return_s`; what an operator set down or drained is the operator's to resume.
 """
@@ -91,8 +93,8 @@ class Fences:
         for node in self._nodes:
             life = self._files.life(node)
             held = view.nodes.get(node)
-            if held is not None and life.returned == life.current and "DOWN" in held.flags and self._unended(node):
-                self.begin(node, view.heard_s.get(node, 0.0))   # Slurm gave it up: what ran there is to be ended
+            if held is not None and life.returned == life.current and self._is_lost(node, held, view):
+                self.begin(node, view.heard_s.get(node, 0.0))
                 life = self._files.life(node)
             if life.returned == life.current or held is None:
                 continue
@@ -104,6 +106,15 @@ class Fences:
                     self._raise(node, held, fence, view)
                 else:
                     self._lower(node, held, fence, view)
+
+    def _is_lost(self, node: str, held: NodeHeld, view: View) -> bool:
+        """Slurm has given up the node, or a row on it whose launcher fell silent: what ran there may run still."""
+        left = [files for files in self._attempts.values() if files.runs(node)]
+        if "DOWN" in held.flags:
+            return bool(left)
+        return not view.kills_all and any(
+            time.monotonic() - files.heard_s.get(node, 0.0) > self._terms.launcher_silence_s
+            and view.ended(files, node) is not None for files in left)
 
     def _raise(self, node: str, held: NodeHeld, fence: _Fence, view: View) -> None:
         if not fence.downed_s:

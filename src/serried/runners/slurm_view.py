@@ -3,48 +3,68 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from serried.runners.slurm_commands import JobHeld, NodeHeld, Refused, Slurm, Unreachable
 from serried.runners.slurm_files import AttemptFiles
 from serried.runners.spec import Phase
 
-__all__ = ["View", "phase_of"]
+__all__ = ["Answer", "View", "ask", "phase_of"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What Slurm said to one question. began_s: when it was put; trouble: why there is no answer."""
+
+    began_s: float
+    nodes: Sequence[NodeHeld] = ()
+    jobs: Sequence[JobHeld] = ()
+    trouble: str = ""
+
+
+def ask(slurm: Slurm) -> Answer:
+    """Put the question; this waits."""
+    began_s = time.monotonic()
+    try:
+        return Answer(began_s=began_s, nodes=slurm.nodes(), jobs=slurm.jobs())
+    except (Unreachable, Refused) as error:
+        return Answer(began_s=began_s, trouble=str(error))
 
 
 class View:
     """Jobs and nodes as of the last answer. Seconds are of the monotonic clock of this process."""
 
-    def __init__(self) -> None:
-        self.asked_s = 0.0                        # when the last question was put
+    def __init__(self, *, kills_all: bool) -> None:
+        self.kills_all = kills_all                # a job that is over has left no process, orphans among them
         self.answered_s = 0.0                     # when the question was put to which this is the answer
         self.jobs: dict[str, list[JobHeld]] = {}  # by name
         self.nodes: dict[str, NodeHeld] = {}
         self.heard_s: dict[str, float] = {}       # when Slurm last called a node alive
         self.usable_s: dict[str, float] = {}      # the same, and nobody kept new work off it
-        self.trouble = ""                         # the last thing that went wrong
+        self.trouble = ""                         # why the last question has no answer
 
-    def ask(self, slurm: Slurm) -> None:
-        """Look again. Where Slurm does not answer, what was known stays, and no node has become more silent by it."""
-        began_s, since_s = time.monotonic(), self.asked_s
-        self.asked_s = began_s
-        try:
-            nodes, jobs = slurm.nodes(), slurm.jobs()
-        except (Unreachable, Refused) as error:
-            self.trouble = str(error)
-            for heard_s in (self.heard_s, self.usable_s) if since_s else ():
-                for name in heard_s:
-                    heard_s[name] += began_s - since_s
+    def take(self, answer: Answer) -> None:
+        """Know what was answered; without an answer, what was known stays."""
+        self.trouble = answer.trouble
+        if answer.trouble:
             return
-        self.answered_s, self.trouble = began_s, ""
-        self.nodes = {node.name: node for node in nodes}
+        self.answered_s = answer.began_s
+        self.nodes = {node.name: node for node in answer.nodes}
         self.jobs = {}
-        for job in jobs:
+        for job in answer.jobs:
             self.jobs.setdefault(job.name, []).append(job)
-        for node in nodes:
+        for node in answer.nodes:
             if node.responds:
-                self.heard_s[node.name] = began_s
+                self.heard_s[node.name] = answer.began_s
                 if not node.drained:
-                    self.usable_s[node.name] = began_s
+                    self.usable_s[node.name] = answer.began_s
+
+    def silence_s(self, node: str, *, usable: bool) -> float | None:
+        """How long a node had been silent (or not usable) when Slurm answered last; None = it never spoke. While Slurm
+        does not answer, nobody grows silent by it."""
+        heard_s = (self.usable_s if usable else self.heard_s).get(node)
+        return None if heard_s is None else self.answered_s - heard_s
 
     def numbers(self, files: AttemptFiles, name: str) -> list[int]:
         """Jobs of this name that may not be over, also one that Slurm has taken and not shown yet."""
@@ -64,16 +84,10 @@ class View:
         """Jobs of ours that Slurm has not let go of on this node."""
         return [job for jobs in self.jobs.values() for job in jobs if not job.over and node in job.nodes]
 
-    def ended_on(self, files: AttemptFiles, node: str) -> str:
-        """How the row's last job ended, as Slurm says it while the node answers; "" = it does not say so.
-
-        A job that Slurm gave up because a node of it was lost says nothing about that node.
-        """
+    def ended(self, files: AttemptFiles, node: str) -> JobHeld | None:
+        """The row's last job, if Slurm says that it is over; None where it has one that is not, or knows of none."""
         named = [job for name, nodes in files.jobs.items() if node in nodes for job in self.jobs.get(name, ())]
-        if not named or not self.jobless(files, node) or node not in self.nodes or not self.nodes[node].responds:
-            return ""
-        last = max(named, key=lambda job: job.number)
-        return last.state if last.state != "NODE_FAIL" else ""
+        return max(named, key=lambda job: job.number) if named and self.jobless(files, node) else None
 
 
 def phase_of(files: AttemptFiles, node: str, view: View, *, fenced: bool) -> tuple[Phase | None, str]:
@@ -89,18 +103,21 @@ def phase_of(files: AttemptFiles, node: str, view: View, *, fenced: bool) -> tup
         return _phase_of_claimed(files, node, view)
     if not view.jobless(files, node):
         return Phase.STARTING, ""
-    state = view.ended_on(files, node)
-    if state and files.bar(node, f"Slurm ended the job before it started: {state}"):
+    job = view.ended(files, node)
+    if job is not None and files.bar(node, f"Slurm ended the job before it started: {job.state}"):
         return Phase.GONE, files.claims[node].removeprefix("stop").strip()
     return None, ""
 
 
 def _phase_of_claimed(files: AttemptFiles, node: str, view: View) -> tuple[Phase, str]:
-    state = view.ended_on(files, node)
-    if state and view.answered_s > files.heard_s.get(node, 0.0):   # after the launcher's last word
-        held_on = [job for name, nodes in files.jobs.items() if node in nodes
-                   for job in view.jobs.get(name, ()) if node in job.nodes]
-        if held_on:
-            return Phase.GONE, f"Slurm ended it: {state}"
+    """A launcher runs the row, or did: where it was killed before it could say the last word, Slurm's own must do.
+
+    It must be younger than the launcher's, from a node that answers, of a job that still had the node when it ended:
+    Slurm gives up a node that it lost, and then says nothing about it.
+    """
+    job, held = view.ended(files, node), view.nodes.get(node)
+    if (job is not None and view.kills_all and held is not None and held.responds and node in job.nodes
+            and job.state != "NODE_FAIL" and view.answered_s > files.heard_s.get(node, 0.0)):
+        return Phase.GONE, f"Slurm ended it: {job.state}"
     started = bool(files.words.get(node, {}).get("ranks"))
     return (Phase.RUNNING if started else Phase.STARTING), ""

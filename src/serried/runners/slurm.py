@@ -97,7 +97,9 @@ class SlurmEngine:
         self._nodes = MappingProxyType({node.name: node for node in cluster_nodes(
             self._slurm, partition=partition, device_variables=device_variables)})
         self._attempts = {files.attempt: files for files in self._files.attempts()}
-        self._view = View(kills_all=self._slurm.settings().get("ProctrackType") == "proctrack/cgroup")
+        settings = self._slurm.settings()
+        self._view = View(kills_all=settings.get("ProctrackType") == "proctrack/cgroup")
+        self._asks_memory = "MEMORY" in settings.get("SelectTypeParameters", "").upper()
         self._fences = Fences(self._files, self._slurm, tuple(self._nodes), self._attempts, self._terms)
         self._told, self._looked_s = _Told(), 0.0
         self._offset_ns: int | None = None
@@ -138,7 +140,8 @@ class SlurmEngine:
 
     def fence(self, node: str) -> None:
         """Cut a node off; `slurm_fences` says how, and when it is done."""
-        self._give(("fence", node), lambda: self._fences.begin(node, self._view.heard_s.get(node, 0.0)))
+        told = next((seen.incarnation for seen in self._told.nodes if seen.name == node), "")
+        self._give(("fence", node, told), lambda: self._fence(node, told))
 
     def forget(self, attempt: AttemptId) -> None:
         """Remove what is known of an attempt, as soon as Slurm has no job of it."""
@@ -264,9 +267,7 @@ class SlurmEngine:
         name = f"serried-{launch.attempt}-{self._files.identity}{part}"
         self._must_hear()
         files.name_job(name, tuple(nodes))
-        cpus = min(max(1, self._nodes[row.node].cpu_milli * len(row.chips) * launch.share_milli
-                       // (self._nodes[row.node].chip_count * 1_000_000)) for row in launch.rows if row.node in nodes)
-        shape = [f"--nodes={len(nodes)}", f"--ntasks={len(nodes)}", "--ntasks-per-node=1", f"--cpus-per-task={cpus}"]
+        shape = [f"--nodes={len(nodes)}", f"--ntasks={len(nodes)}", "--ntasks-per-node=1", *self._shares(launch, nodes)]
         step = ["srun", *shape, "--no-kill", "--kill-on-bad-exit=0", "--wait=0", "--input=none", "--output=none",
                 self._python, "-I", str(self._files.launcher), str(files.path)]
         script = "#!/bin/sh\nexec " + " ".join(_quoted(word) for word in step) + "\n"
@@ -280,6 +281,18 @@ class SlurmEngine:
                 files.bar(node, str(error))
             return
         files.submitted[name] = (number, time.monotonic())
+
+    def _shares(self, launch: Launch, nodes: Sequence[str]) -> list[str]:
+        """Of each node's CPUs, and of its memory where Slurm deals it out, as much as of its chips; where the rows
+        differ, the least, for Slurm gives every node of a job the same."""
+        cpus, memories = [], []
+        for row in launch.rows:
+            if row.node in nodes:
+                node = self._nodes[row.node]
+                milli = len(row.chips) * launch.share_milli // node.chip_count
+                cpus.append(max(1, node.cpu_milli * milli // 1_000_000))
+                memories.append(max(1, node.memory_bytes * milli // 1000 >> 20))
+        return [f"--cpus-per-task={min(cpus)}", *([f"--mem={min(memories)}M"] if self._asks_memory else [])]
 
     def _stop(self, attempt: AttemptId, nodes: Sequence[str], grace_s: float) -> None:
         files = self._attempts.setdefault(attempt, self._files.attempt(attempt))
@@ -298,6 +311,10 @@ class SlurmEngine:
             self._must_hear()
         self._slurm.cancel(pending)
         self._slurm.cancel(running, "--signal=CONT")   # the launchers' cue to look; it reaches the ranks, too
+
+    def _fence(self, node: str, told: str) -> None:
+        if told == self._incarnation(node):   # an order that was repeated too often must not hit the node's next life
+            self._fences.begin(node, self._view.heard_s.get(node, 0.0))
 
     def _must_hear(self) -> None:
         """Where Slurm did not answer just now, an order would only keep everything else waiting."""

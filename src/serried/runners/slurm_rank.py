@@ -111,7 +111,7 @@ class _Row:
     def __init__(self, attempt: Path, node: str, order: dict[str, Any]) -> None:
         self.attempt, self.node, self.order = attempt, node, order
         self.seen_path = attempt / f"{node}.seen"
-        self.local = Path(tempfile.mkdtemp(prefix="serried-"))
+        self.local = Path(os.devnull)           # the node's own directory for heartbeats
         self.pids: dict[int, int] = {}          # rank -> pid
         self.codes: dict[int, int] = {}         # rank -> exit code
         self.pipes: dict[int, int] = {}         # rank -> reading end of its output
@@ -124,6 +124,11 @@ class _Row:
 
     def start(self) -> None:
         """Fork every rank; if one cannot run, none shall."""
+        try:
+            self.local = Path(tempfile.mkdtemp(prefix="serried-"))
+        except OSError as full:
+            self.error = f"node {self.node} has no room for temporary files: {full}. Make room, or set TMPDIR."
+            return
         for place in self.order["ranks"]:
             error = self._fork(place)
             if error:
@@ -238,9 +243,11 @@ class _Row:
             final = self.ended
             began_s = time.monotonic()
             try:
-                self._tell()
-                if not self.attempt.exists():
+                if not self.attempt.exists():   # forgotten: nobody wants it any more
                     self.cut_off = True
+                    if final:
+                        return
+                self._tell()
                 self._listen()
                 self.reached_s = began_s
                 if final:

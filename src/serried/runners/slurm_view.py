@@ -94,7 +94,10 @@ def phase_of(files: AttemptFiles, node: str, view: View, *, fenced: bool) -> tup
     """Where a row stands, and why it could not run; None = it is not known. fenced: nothing of its incarnation runs."""
     decided = files.claims.get(node, "")
     if files.ended(node):
-        return (Phase.GONE if files.words[node]["stopped"] else Phase.EXITED), ""
+        if not files.words[node]["stopped"]:
+            return Phase.EXITED, ""
+        job = view.ended(files, node) if node not in files.stops else None
+        return Phase.GONE, f"Slurm ended it: {job.state}" if job is not None and job.state != "COMPLETED" else ""
     if decided.startswith("stop"):
         return Phase.GONE, decided.removeprefix("stop").strip()
     if fenced:

@@ -121,6 +121,14 @@ def test_what_slurm_refuses_says_why(cluster, tmp_path):
     engine.close()
 
 
+def test_a_node_without_the_launchers_python_says_why(cluster, tmp_path):
+    engine = SlurmEngine(tmp_path / "state", slurm=cluster.slurm, terms=TERMS, python="no-such-python")
+    launch = launch_of(engine, 3, [("n2", (0,), 1)], "true")
+    begin(engine, launch)
+    assert "no-such-python" in wait_for(engine, launch, Phase.GONE)["n2"].error
+    engine.close()
+
+
 def test_stop_leaves_a_grace_and_no_descendant(engine, tmp_path):
     script = (f"import os, signal, subprocess, sys, time\n"
               f"signal.signal(signal.SIGTERM, lambda *_: (open({str(tmp_path / 'saved')!r}, 'w'), sys.exit(0)))\n"

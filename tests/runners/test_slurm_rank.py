@@ -136,15 +136,18 @@ def fenced_after(files, terms: Terms, within_s: float, answers) -> float:
     fences = Fences(files.state, slurm, ["far"], {files.attempt: files}, terms)
     fences.begin("far", 0.0)
 
+    def running() -> dict:
+        return {"far": [files]} if files.runs("far") else {}
+
     def stands() -> bool:
         files.read()
-        fences.advance(view)
+        fences.advance(view, running())
         view.take(slurm.answer(**answers))
         return files.state.life("far").fenced == 1
     wait_until(stands, "fenced", within_s)
     assert slurm.down
     view.take(slurm.answer(responds=True, start="later"))
-    wait_until(lambda: (fences.advance(view), view.take(slurm.answer(responds=True, start="later")))
+    wait_until(lambda: (fences.advance(view, running()), view.take(slurm.answer(responds=True, start="later")))
                and files.state.life("far").returned == 2, "back", 5)
     assert slurm.resumed
     return time.monotonic() - began_s

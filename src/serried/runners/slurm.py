@@ -102,6 +102,7 @@ class SlurmEngine:
         self._asks_memory = "MEMORY" in settings.get("SelectTypeParameters", "").upper()
         self._fences = Fences(self._files, self._slurm, tuple(self._nodes), self._attempts, self._terms)
         self._told, self._looked_s = _Told(), 0.0
+        self._running: dict[str, list[AttemptFiles]] = {}   # node -> attempts whose launcher there has not ended
         self._offset_ns: int | None = None
         self._beaten: tuple[_Told, tuple[TaskSeen, ...]] | None = None   # tasks in the driver's nanoseconds
         self._orders: dict[tuple[object, ...], Callable[[], None]] = {}
@@ -211,7 +212,12 @@ class SlurmEngine:
             elif not self._view.unfinished(files):
                 files.remove()
                 del self._attempts[files.attempt]
-        self._fences.advance(self._view)
+        self._running = {}
+        for files in self._attempts.values():
+            for node in files.rows:
+                if files.runs(node):
+                    self._running.setdefault(node, []).append(files)
+        self._fences.advance(self._view, self._running)
         told = _Told(nodes=tuple(self._node_seen(name) for name in self._nodes), tasks=tuple(self._tasks_seen()),
                      looked_ns=time.monotonic_ns())
         known, self._told = self._told, told
@@ -235,7 +241,7 @@ class SlurmEngine:
         if life.returned < life.current:
             return NodeSeen(name=name, incarnation=str(life.current - 1), fenced=life.fenced == life.current - 1,
                             heard_ns=round(self._fences.silent_s(name) * 1e9))
-        running = [files for files in self._attempts.values() if files.runs(name)]
+        running = self._running.get(name, [])
         silence_s = self._view.silence_s(name, usable=not running)
         for files in running:   # a launcher that is silent on a node that Slurm hears: its ranks may do anything
             launcher_s = now_s - files.heard_s.get(name, now_s)
@@ -268,14 +274,14 @@ class SlurmEngine:
         self._must_hear()
         files.name_job(name, tuple(nodes))
         shape = [f"--nodes={len(nodes)}", f"--ntasks={len(nodes)}", "--ntasks-per-node=1", *self._shares(launch, nodes)]
-        step = ["srun", *shape, "--no-kill", "--kill-on-bad-exit=0", "--wait=0", "--input=none", "--output=none",
+        step = ["srun", *shape, "--no-kill", "--kill-on-bad-exit=0", "--wait=0", "--input=none", "--label",
                 self._python, "-I", str(self._files.launcher), str(files.path)]
         script = "#!/bin/sh\nexec " + " ".join(_quoted(word) for word in step) + "\n"
         try:
             number = self._slurm.submit(script, [
                 f"--job-name={name}", f"--nodelist={','.join(nodes)}", *shape, "--no-requeue", "--no-kill",
-                "--dependency=singleton", "--chdir=/", "--input=/dev/null", "--output=/dev/null", "--export=ALL",
-                *self._options])
+                "--dependency=singleton", "--chdir=/", "--input=/dev/null", "--export=ALL",
+                f"--output={files.path}/{name}.out", *self._options])
         except Refused as error:
             for node in nodes:
                 files.bar(node, str(error))

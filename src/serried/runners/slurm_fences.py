@@ -76,6 +76,7 @@ class Fences:
         self._files, self._slurm, self._nodes = files, slurm, nodes
         self._attempts, self._terms = attempts, terms
         self._fences: dict[str, _Fence] = {}
+        self._running: Mapping[str, Sequence[AttemptFiles]] = {}
 
     def begin(self, node: str, heard_s: float) -> None:
         """Raise a fence around what runs on a node now; once it stands, or is being raised, this changes nothing."""
@@ -88,14 +89,16 @@ class Fences:
         """When a node that is cut off was heard last."""
         return self._fences[node].silent_s if node in self._fences else 0.0
 
-    def advance(self, view: View) -> None:
-        """One more step of every fence and of every return."""
+    def advance(self, view: View, running: Mapping[str, Sequence[AttemptFiles]]) -> None:
+        """One more step of every fence and of every return. running: node -> attempts whose launcher there has not
+        said that it ended."""
+        self._running = running
         for node in self._nodes:
             life = self._files.life(node)
             held = view.nodes.get(node)
             if held is not None and life.returned == life.current and self._is_lost(node, held, view):
                 self.begin(node, view.heard_s.get(node, 0.0))
-                life = self._files.life(node)
+                continue   # what claims there are is to be read after the incarnation was raised
             if life.returned == life.current or held is None:
                 continue
             # after a restart of ours nobody knows when it began: the lease runs anew
@@ -109,7 +112,7 @@ class Fences:
 
     def _is_lost(self, node: str, held: NodeHeld, view: View) -> bool:
         """Slurm has given up the node, or a row on it whose launcher fell silent: what ran there may run still."""
-        left = [files for files in self._attempts.values() if files.runs(node)]
+        left = self._running.get(node, ())
         if "DOWN" in held.flags:
             return bool(left)
         return not view.kills_all and any(
@@ -147,7 +150,7 @@ class Fences:
         return fence.command.poll() == 0
 
     def _unended(self, node: str) -> bool:
-        return any(files.runs(node) for files in self._attempts.values())
+        return bool(self._running.get(node))
 
     def _lower(self, node: str, held: NodeHeld, fence: _Fence, view: View) -> None:
         if view.answered_s <= fence.began_s:

@@ -6,6 +6,7 @@
     STATE/nodes/N.life               the last life of which nothing runs, and the last in which it was told to work
     STATE/attempts/J.E/order.json    the rows of attempt J.E that were ordered
     STATE/attempts/J.E/NAME.job      which rows a Slurm job of that name was, or was about to be, submitted for
+    STATE/attempts/J.E/NAME.out      what its batch script and srun had to say
     STATE/attempts/J.E/N.row         what the launcher on node N runs
     STATE/attempts/J.E/N.claim       who decided about the row: "run JOB" a launcher, "stop WHY" we; linked once
     STATE/attempts/J.E/N.stop        seconds of grace of an order to stop
@@ -107,6 +108,7 @@ class AttemptFiles:
         self.submitted: dict[str, tuple[int, float]] = {}        # name -> number, monotonic second of Slurm's answer
         self.claims: dict[str, str] = {}
         self.words: dict[str, dict[str, Any]] = {}               # node -> the launcher's last word
+        self._words_at: dict[str, tuple[int, int]] = {}
         self.heard_s: dict[str, float] = {}                      # node -> monotonic second of a new word
         self.beats: dict[int, tuple[list[Any], float]] = {}      # rank -> as told, monotonic second
         self.stops: set[str] = set()
@@ -188,10 +190,15 @@ class AttemptFiles:
                 self._read_word(node)
 
     def _read_word(self, node: str) -> None:
+        path = self.path / f"{node}.seen"
         try:
-            word = json.loads((self.path / f"{node}.seen").read_text(encoding="utf-8"))
+            found = path.stat()
+            if self._words_at.get(node) == (found.st_ino, found.st_mtime_ns):
+                return
+            word = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return
+        self._words_at[node] = (found.st_ino, found.st_mtime_ns)
         if word["told"] == self.words.get(node, {}).get("told"):
             return
         self.words[node], now_s = word, time.monotonic()
@@ -199,6 +206,13 @@ class AttemptFiles:
         for rank, beat in word["beats"].items():
             if self.beats.get(int(rank), ([], 0.0))[0] != beat:
                 self.beats[int(rank)] = (beat, now_s)
+
+    def output_of(self, job: str) -> str:
+        """The last that a batch script and its srun said."""
+        try:
+            return " ".join((self.path / f"{job}.out").read_text(encoding="utf-8", errors="replace").split())[-300:]
+        except OSError:
+            return ""
 
     def runs(self, node: str) -> bool:
         """A launcher decided to run the row and has not said that it ended, nor was it fenced."""

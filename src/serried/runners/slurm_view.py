@@ -107,7 +107,8 @@ def phase_of(files: AttemptFiles, node: str, view: View, *, fenced: bool) -> tup
     if not view.jobless(files, node):
         return Phase.STARTING, ""
     job = view.ended(files, node)
-    if job is not None and files.bar(node, f"Slurm ended the job before it started: {job.state}"):
+    if job is not None and files.bar(node, f"the launcher did not start on {node}; Slurm calls the job {job.state}. "
+                                           f"{files.output_of(job.name)}"):
         return Phase.GONE, files.claims[node].removeprefix("stop").strip()
     return None, ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -206,6 +207,43 @@ def test_a_driver_that_dies_before_its_sbatch_is_answered_starts_once(cluster, t
     third.forget(launch.attempt)
     third.close()
     assert not tasks_of(SlurmEngine(state, terms=TERMS, slurm=cluster.slurm), launch)
+
+
+DRIVER = """
+import sys, time
+from pathlib import Path
+from serried.runners import AttemptId, Launch, Row
+from serried.runners.slurm import SlurmEngine
+from serried.runners.slurm_commands import Slurm
+state, configuration, epoch, runs = sys.argv[1:]
+engine = SlurmEngine(Path(state), slurm=Slurm(environment={"SLURM_CONF": configuration}))
+rows = tuple(Row(node=node, incarnation="1", chips=(0,), first_rank=place, rank_count=1)
+             for place, node in enumerate(("n1", "n2")))
+launch = Launch(attempt=AttemptId(7, int(epoch)), name="gang", rows=rows, directory="/",
+                argv=("sh", "-c", f"echo $RANK >> {runs}; sleep 0.3"))
+print("ordered", flush=True)
+engine.start(launch, ["n1", "n2"])
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("instant_s", [0.0, 0.004, 0.012, 0.05, 0.6])
+def test_a_driver_killed_at_any_instant_starts_once(cluster, tmp_path, instant_s):
+    state, runs = tmp_path / "state", tmp_path / "runs"
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(state), cluster.slurm.environment["SLURM_CONF"], "20",
+                               str(runs)], stdout=subprocess.PIPE)
+    assert driver.stdout.readline() == b"ordered\n"
+    time.sleep(instant_s)
+    driver.kill()
+    driver.wait()
+    driver.stdout.close()
+    engine = SlurmEngine(state, slurm=cluster.slurm, terms=TERMS)
+    launch = launch_of(engine, 20, [("n1", (0,), 1), ("n2", (0,), 1)], "sh", "-c", f"echo $RANK >> {runs}; sleep 0.3")
+    begin(engine, launch)
+    wait_for(engine, launch, Phase.EXITED, 25)
+    wait_until(lambda: all(job.over for job in cluster.slurm.jobs()), "every job is over")
+    assert sorted(runs.read_text().split()) == ["0", "1"]
+    engine.close()
 
 
 def test_a_new_driver_finds_what_runs(cluster, engine, tmp_path):

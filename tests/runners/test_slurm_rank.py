@@ -184,3 +184,20 @@ def test_a_sites_own_command_is_believed_when_it_ends_well(files, tmp_path):
     script = f"echo {{node}} >> {tmp_path}/cut; [ $(wc -l < {tmp_path}/cut) -ge 3 ]"
     fenced_after(files, Terms(lease_s=50.0, fence_command=("sh", "-c", script)), 5.0, {})
     assert (tmp_path / "cut").read_text().split() == ["far"] * 3
+
+
+def test_a_driver_that_dies_while_it_fences_goes_on_with_it(files):
+    order(files, "true")
+    (files.path / "far.claim").write_text("run 1")
+    Fences(files.state, FarSlurm(), ["far"], {files.attempt: files}, Terms()).begin("far", 0.0)
+    state = StateFiles(files.state.root)
+    again, slurm, view = state.attempt(files.attempt), FarSlurm(), View(kills_all=False)
+    fences = Fences(state, slurm, ["far"], {again.attempt: again}, Terms(lease_s=0.3, margin_s=0.1))
+    began_s = time.monotonic()
+
+    def stands() -> bool:
+        view.take(slurm.answer())
+        fences.advance(view, {"far": [again]} if again.runs("far") else {})
+        return state.life("far").fenced == 1
+    wait_until(stands, "fenced", 5)
+    assert time.monotonic() - began_s > 0.4   # nobody knows how long it has been: the lease ran anew

@@ -81,7 +81,7 @@ def _link(graph: Wires, spaces: list[str], edge: int, one: int, other: int) -> N
         else:
             _ip("ip", "-n", space, "link", "set", name, "master", "br0")
         _ip("ip", "-n", space, "link", "set", name, "up")
-        _ip("tc", "-n", space, "qdisc", "add", "dev", name, "root", "tbf", "rate", bits, "burst", "64k", "limit", "1m")
+        _ip("tc", "-n", space, "qdisc", "add", "dev", name, "root", "tbf", "rate", bits, "burst", "80k", "limit", "1m")
 
 
 def run() -> list[Row]:

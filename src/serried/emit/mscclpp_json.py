@@ -191,11 +191,11 @@ def _write_rank(schedule: Schedule, rank: int, weft: _Weft, channels: list[tuple
     blocks: list[_Block] = []
     first, end = steps.rank_K.searchsorted([rank, rank + 1]).tolist()
     for step in range(first, end):
+        held: list[dict[str, Any]] = [{"name": "sem_acquire", "semaphore_ids": weft.waits_K[step]}, dict(_NOP)]
+        held = held if weft.waits_K[step] else []
         if not blocks or weft.block_K[step] != blocks[-1].number:
             blocks.append(_Block(number=weft.block_K[step]))
         block = blocks[-1]
-        if weft.waits_K[step]:
-            block.operations += [{"name": "sem_acquire", "semaphore_ids": weft.waits_K[step]}, dict(_NOP)]
         kind, count, lane = (int(column[step]) for column in (steps.kind_K, steps.count_K, steps.lane_K))
         source, target = ({"type": _LETTERS[int(buffer[step])], "index": int(chunk[step]), "size": count} for
                           buffer, chunk in ((steps.source_buffer_K, steps.source_chunk_K),
@@ -203,6 +203,9 @@ def _write_rank(schedule: Schedule, rank: int, weft: _Weft, channels: list[tuple
         turn = {"channel_ids": [block.own(block.channels, channels.index(weft.key_K[step]))] if weft.key_K[step] else
                 [], "channel_type": channel_type}
         landed = {"type": "s", "index": slot.get((rank, lane), 0), "size": count}
+        if kind != RECEIVE_REDUCE or not block.operations:
+            block.operations += held           # what is to be added lands in a place of its lane: only adding must
+            held = []                          # wait, unless the lane comes from another block
         if kind == SEND:
             meets = partner[step]
             place = _remote(schedule, meets, slot)
@@ -218,7 +221,7 @@ def _write_rank(schedule: Schedule, rank: int, weft: _Weft, channels: list[tuple
             block.meet()
             block.operations += [{"name": "signal", **turn}, {"name": "wait", **turn}, dict(_NOP)]
             if kind == RECEIVE_REDUCE:
-                block.operations += [{"name": "re", "src_buff": [source, landed], "dst_buff": [target],
+                block.operations += [*held, {"name": "re", "src_buff": [source, landed], "dst_buff": [target],
                                       "reduce_op": "sum"}, dict(_NOP)]
         elif kind == COPY:
             block.operations += [{"name": "copy", "src_buff": [source], "dst_buff": [target]}, dict(_NOP)]

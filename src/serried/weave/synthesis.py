@@ -15,9 +15,10 @@ import numpy.typing as npt
 from serried.errors import BadInput
 from serried.weave.bound import all_reduce_bound, broadcast_bound, gather_bound, reverse
 from serried.weave.loom import Loom
+from serried.weave.pipeline import Pipeline, pipelined
 from serried.weave.spec import Operation, Schedule
 from serried.weave.stock import ALGORITHMS, stock_schedule
-from serried.weave.timing import schedule_time_s
+from serried.weave.timing import paths, schedule_time_s
 from serried.weave.trees import Packing, Tree, pack_trees
 from serried.weave.wires import Wires
 
@@ -26,7 +27,6 @@ __all__ = ["Synthesis", "stock_times_s", "synthesise"]
 Floats = npt.NDArray[np.float64]
 #: Steps that a fitted schedule may have, and the chunks per root that are tried within them.
 _MOST_STEPS = 70_000
-_CHANNELS = 3
 _GRAINS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -54,25 +54,26 @@ def synthesise(operation: Operation, graph: Wires, payload_bytes: float, *, root
                        remedy="All-to-all has no data in common to pack; compare its stock algorithms instead.")
     count = graph.endpoint_count
     bound, packing = _packing(operation, graph, root, seed)
-    best: Synthesis | None = None
+    routes = paths(graph)[1]
+    best: tuple[float, dict[tuple[Tree, ...], int], Pipeline] | None = None
     for each in _GRAINS if grain is None else (grain,):
         pieces = _pieces(operation, packing, each, count, root)
         if 2 * sum(n * len(way) for way, n in pieces.items()) * (count - 1) > _MOST_STEPS and best is not None:
             break
-        schedule = _weave(operation, graph, pieces, root)
-        made = Synthesis(schedule=schedule, bound_s=bound * payload_bytes,
-                         packed_s=packing.time_s_per_byte * payload_bytes,
-                         chunked_s=_fullest_s_per_byte(graph, pieces) * payload_bytes,
-                         time_s=schedule_time_s(schedule, graph, payload_bytes, step_s=step_s),
-                         tree_count=len(packing.trees))
-        if best is not None and made.time_s > best.time_s * 1.2:
+        found = pipelined(graph, routes, pieces, payload_bytes, step_s=step_s)
+        if best is not None and found.time_s > best[0] * 1.2:
             break
-        if made.time_s <= made.bound_s * 1.01:      # nothing is left to gain
-            return made
-        if best is None or made.time_s < best.time_s:
-            best = made
+        if best is None or found.time_s < best[0]:
+            best = found.time_s, pieces, found
+        if found.time_s <= bound * payload_bytes * 1.01:      # nothing is left to gain
+            break
     assert best is not None, "at least one grain is tried"
-    return best
+    _, pieces, found = best
+    schedule = _weave(operation, graph, found, root)
+    return Synthesis(schedule=schedule, bound_s=bound * payload_bytes, packed_s=packing.time_s_per_byte * payload_bytes,
+                     chunked_s=_fullest_s_per_byte(graph, pieces) * payload_bytes,
+                     time_s=schedule_time_s(schedule, graph, payload_bytes, step_s=step_s),
+                     tree_count=len(packing.trees))
 
 
 def stock_times_s(operation: Operation, graph: Wires, payload_bytes: float, *, tiers: Sequence[int] = (),
@@ -165,41 +166,10 @@ def _fullest_s_per_byte(graph: Wires, pieces: dict[tuple[Tree, ...], int]) -> fl
     return float((load_E / graph.bandwidth_bytes_per_s_E).max()) / sum(pieces.values())
 
 
-def _weave(operation: Operation, graph: Wires, pieces: dict[tuple[Tree, ...], int], root: int) -> Schedule:
-    """Transfers in the order in which a pipeline does them: chunk k of a tree at depth d in round k + d."""
-    count = graph.endpoint_count
-    total = sum(pieces.values())
-    loom = Loom(operation, count, [1] * total, root=root)
-    transfers: list[tuple[int, int, int, int, bool, int]] = []
-    chunk = 0
-    for way, number in sorted(pieces.items(), key=lambda item: item[0][0].root):
-        for k in range(number):
-            begin = k
-            for tree in way:
-                depth_V = _depths(tree.parent_V)
-                height = max(depth_V)
-                for node, parent in enumerate(tree.parent_V):
-                    if parent >= 0:
-                        turn = height - depth_V[node] if tree.gathers else depth_V[node] - 1
-                        ends = (node, parent) if tree.gathers else (parent, node)
-                        # Depths do not wait for each other in one lane: the first ones have a channel each.
-                        channel = min(turn, _CHANNELS - 1) + (0 if tree.gathers else _CHANNELS)
-                        transfers.append((begin + turn, chunk, *ends, tree.gathers, channel))
-                begin += height
-            chunk += 1
-    for _, each, sender, receiver, adds, channel in sorted(transfers, key=lambda told: told[:2]):
-        loom.move(sender, receiver, [each], reduce=adds, channel=channel)
+def _weave(operation: Operation, graph: Wires, found: Pipeline, root: int) -> Schedule:
+    """The messages in the order in which they begin; what is gathered and what is spread have a channel each."""
+    count = 1 + max((chunk for chunk, *_ in found.messages), default=0)
+    loom = Loom(operation, graph.endpoint_count, [1] * count, root=root)
+    for chunk, sender, receiver, adds in found.messages:
+        loom.move(sender, receiver, [chunk], reduce=adds, channel=0 if adds else 1)
     return loom.schedule(f"{operation} fitted to {graph.name}")
-
-
-def _depths(parent_V: Sequence[int]) -> list[int]:
-    depth = [-1] * len(parent_V)
-    for node in range(len(parent_V)):
-        trail = []
-        while depth[node] < 0 and parent_V[node] >= 0:
-            trail.append(node)
-            node = parent_V[node]
-        depth[node] = max(depth[node], 0)
-        for step, passed in enumerate(reversed(trail), depth[node] + 1):
-            depth[passed] = step
-    return depth

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from serried.software import STACK_PARAMETERS, Stack
+from serried.software import STACK_PARAMETERS
 from serried.workload import Floats
 
 __all__ = ["PRIOR", "Belief", "StackFit", "fit_stack", "prior_of"]
@@ -189,10 +189,3 @@ def _without_folds(jacobian: Floats, value: Floats, misses: Callable[[Floats], F
     count = len(names)
     jackknife = np.std(np.array(thetas[1:]), axis=0) * np.sqrt(max(count - 1, 1)) if count > 1 else np.zeros_like(own)
     return unseen_R, _EIGHTY_PERCENT * np.hypot(own, np.minimum(jackknife, 3 * own + 1e-9))
-
-
-def stack_of_fit(base: Stack, parameters: Mapping[str, float]) -> Stack:
-    """`base` with other parameters, for a trial."""
-    return Stack(name=base.name, chip_family=base.chip_family, parameters=dict(parameters), spreads=base.spreads,
-                 status=base.status, fitted_rows=max(base.fitted_rows, 1), facts=base.facts, aliases=base.aliases,
-                 source=base.source)

@@ -24,6 +24,7 @@ VERBS = {
     "serve simulate": "What do requests of a trace see on this deployment, and what does a token cost?",
     "fleet simulate": "What becomes of a fleet over days: goodput, and where every other chip-hour went?",
     "fleet compare": "Which policy serves this fleet best, on the same jobs and the same failures?",
+    "fleet retrace": "Did the live fleet decide as the simulator does, and was no chip ever held twice?",
     "collective synthesise": "Which schedule fits these wires, and how close is it to the best possible?",
     "collective verify": "Does this plan do what it says, on every rank, without deadlock?",
     "collective run": "What does this plan take for real, as processes on this machine?",
@@ -35,6 +36,17 @@ VERBS = {
     "collective choose": "Which algorithm and protocol for which size on this fabric?",
     "collective simulate": "How long does a collective take with contention, failures and other jobs?",
     "collective import": "Is my bus bandwidth acceptable at this number of nodes?",
+    "up": "Run a control plane on this machine: gangs as real processes, and nothing lost.",
+    "down": "End the control plane, its jobs and whatever runs them.",
+    "submit": "Hand a job to the control plane: a command or a managed workload.",
+    "jobs": "What was submitted, and how does it stand?",
+    "job": "One job, rank by rank: what happened to it?",
+    "logs": "What did a rank write?",
+    "cancel": "End jobs.",
+    "why": "What does a job wait for?",
+    "drain": "Take nodes out of service, gently.",
+    "open": "Let drained nodes take work again.",
+    "top": "The fleet as it lives: chips, jobs, nodes.",
 }
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serried.errors import NoAnswer
 from serried.planner.kernels import KERNEL_KEYS, selective_recompute, shards_of
 from serried.planner.pieces import Points, data_degree, micro_batch_count, model_runs, stage_counts
 from serried.planner.spec import FORMATS, MEMORY_CAUSES, RECOMPUTE, SCHEDULES, STAGES, Layouts, Machine
@@ -201,12 +200,3 @@ def explain_memory(estimate: MemoryEstimate, *, row: int = 0) -> str:
     shown = ", ".join(f"{cause.replace('_', ' ')} {value / 1e9:.1f} GB" for value, cause in causes if value > 0.05e9)
     return (f"the {STAGES[int(estimate.stage_L[row])]} stage needs {estimate.total_bytes[row] / 1e9:.1f} GB of "
             f"{estimate.capacity_bytes / 1e9:.1f} GB: {shown}")
-
-
-def refuse_oversized(estimate: MemoryEstimate, *, row: int = 0) -> None:
-    """NoAnswer with what binds when the layout does not fit."""
-    reason = explain_memory(estimate, row=row)
-    if reason:
-        binding = max(estimate.by_cause_bytes, key=lambda cause: float(estimate.by_cause_bytes[cause][row]))
-        raise NoAnswer(f"The layout does not fit: {reason}.", binding=binding,
-                       remedy="Cut it over more chips, shard more states, or recompute more.")

@@ -19,6 +19,7 @@ from serried.fleet.scheduler import Scheduler
 from serried.simulation.accounting import Books, asked_milli
 from serried.simulation.arrivals import draw_submissions, merged
 from serried.simulation.breakage import Breakage, holds_chip
+from serried.simulation.deciding import decide
 from serried.simulation.failures import draw_failures
 from serried.simulation.gangs import Gangs
 from serried.simulation.outcome import Outcome, outcome_of
@@ -169,13 +170,10 @@ class Simulator:
 
     def _decide(self, now_ns: int) -> None:
         """Carry out plans until there is nothing left to do."""
-        state, policy = self.state, self.policy
-        self.decided_at.append((state.version, now_ns))
-        while (plan := policy.plan(state.snapshot(now_ns))).events:
-            for event in plan.events:
-                self._carry_out(event, now_ns)
-        if plan.wake_ns > now_ns:
-            self._decide_later(now_ns, plan.wake_ns)
+        self.decided_at.append((self.state.version, now_ns))
+        wake_ns = decide(self.state, self.policy, now_ns, lambda event: self._carry_out(event, now_ns))
+        if wake_ns > now_ns:
+            self._decide_later(now_ns, wake_ns)
 
     def _carry_out(self, event: Event, now_ns: int) -> None:
         kind, number = event.kind, event.job

@@ -1,0 +1,238 @@
+"""A whole control plane in one process: ledger, engine, loop, application, port; begun and ended in order.
+
+What can be refused is refused before anything runs: the port and the state are taken first, then the ledger is read,
+then the engine begins. Ending it lets the jobs go on; whoever asked for their end as well gets that first.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import structlog
+
+from serried.api.application import application
+from serried.api.endpoint import Endpoint, remove_endpoint, write_endpoint
+from serried.api.job_routes import FINAL
+from serried.api.server import Server, listen, write_log_to
+from serried.control.charter import Charter, charter_from
+from serried.control.ledger import Ledger
+from serried.control.ledger_sql import SqlLedger
+from serried.control.loop import ControlLoop
+from serried.control.ownership import FileLock
+from serried.control.records import CHARTER
+from serried.control.tenants import read_tenants
+from serried.errors import BadInput, SerriedError, nearest
+from serried.fleet import Tenant
+from serried.runners import Engine, Node
+
+__all__ = ["ENGINES", "Order", "run_service"]
+
+ENGINES = ("local", "slurm")
+_END_PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What is to run. database: a URL, "" = a file in the state directory. nodes, tenants: files, None = this machine
+    as one node, one tenant. expose: whether others than this machine may reach it. partition: of the Slurm cluster."""
+
+    state: Path
+    engine: str = "local"
+    database: str = ""
+    nodes: Path | None = None
+    tenants: Path | None = None
+    policy: str = "fair"
+    seed: int = 0
+    host: str = "127.0.0.1"
+    port: int = 0
+    expose: bool = False
+    partition: str = ""
+
+
+def run_service(order: Order, *, ready: Callable[[Endpoint, ControlLoop], None] | None = None) -> None:
+    """Run a control plane until a signal or a request ends it. ready: called once it can be reached.
+
+    Raises BadInput for what cannot be (a port or state that is taken, a database that is not ours, another fleet), and
+    LedgerLost when the database cannot be reached.
+    """
+    with ExitStack() as undo:
+        listener = undo.enter_context(listen(order.host, order.port, everywhere=order.expose))
+        _make_private(order.state)
+        undo.callback(FileLock(order.state / "control.lock", str(order.state)).release)
+        write_log_to(order.state / "control.log")
+        ledger = SqlLedger(order.database or f"sqlite:///{order.state.resolve() / 'ledger.db'}")
+        undo.callback(ledger.close)
+        engine, charter = _engine_of(order, ledger)
+        ending = _Ending(engine)
+        undo.callback(ending.close_engine)
+        loop = ControlLoop(ledger, engine, charter)
+        _listen_to(engine, loop)
+        token = _token(order.state)
+        server = Server(application(loop, token, down=ending.ask), listener)
+        ending.stops = server.stop
+        loop.start()
+        undo.callback(loop.stop)
+        endpoint = Endpoint(url=server.url, token=token, pid=os.getpid())
+        write_endpoint(order.state, endpoint)
+        undo.callback(remove_endpoint, order.state)
+        log = structlog.get_logger("serried.service")
+        log.info("up", url=endpoint.url, engine=order.engine, database=ledger.place, policy=order.policy)
+        with _Signals(server.stop):
+            if ready is not None:
+                ready(endpoint, loop)
+            server.run()
+        if ending.jobs_too:
+            _end_jobs(loop)
+        log.info("down", jobs_too=ending.jobs_too)
+
+
+class _Ending:
+    """How it is to end, asked for over HTTP. stops: makes the server return."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.jobs_too = False
+        self.stops: Callable[[], None] = lambda: None
+        self._engine = engine
+
+    def ask(self, jobs_too: bool) -> None:
+        """End soon."""
+        self.jobs_too = self.jobs_too or jobs_too
+        self.stops()
+
+    def close_engine(self) -> None:
+        """Let go of the engine; with the jobs' end asked for, end whatever it keeps running for them as well."""
+        shutdown = getattr(self._engine, "shutdown", None)
+        if self.jobs_too and shutdown is not None:
+            shutdown()
+        else:
+            self._engine.close()
+
+
+def _end_jobs(loop: ControlLoop) -> None:
+    """Cancel every job that is not over, and wait until none of their processes is left, a minute at most."""
+    log = structlog.get_logger("serried.service")
+    try:
+        after, waiting = -1, []
+        while page := loop.jobs(after=after, limit=1000).result(_END_PATIENCE_S):
+            waiting += [loop.cancel(job.number) for job in page if job.phase not in FINAL]
+            after = page[-1].number
+        numbers = [future.result(_END_PATIENCE_S).number for future in waiting]
+        until_s = time.monotonic() + _END_PATIENCE_S
+        while numbers and time.monotonic() < until_s:
+            numbers = [number for number in numbers if loop.job(number).result(_END_PATIENCE_S).phase not in FINAL]
+            time.sleep(0.05)
+        if numbers:
+            log.warning("jobs are still ending", jobs=numbers)
+    except (SerriedError, TimeoutError) as error:
+        log.error("jobs were not ended", why=str(error))
+
+
+def _make_private(state: Path) -> None:
+    """The state directory, for its owner alone: it holds the token, and everybody's commands."""
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(state, os.W_OK | os.X_OK):
+            raise PermissionError(13, "we may not write there")
+    except OSError as error:
+        raise BadInput(field="--state", value=str(state), expected="a directory that we may write",
+                       remedy=f"{error.strerror}: name another one.") from None
+
+
+def _token(state: Path) -> str:
+    """The token of this state, the same one after every restart: who waits for an answer can ask again."""
+    path = state / "token"
+    if not path.exists():
+        draft = state / f".token.{os.getpid()}"
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(secrets.token_urlsafe(32))
+        draft.replace(path)
+    found = path.read_text(encoding="ascii").strip()
+    if len(found) < 16:
+        raise BadInput(file=str(path), field="token", value=f"{len(found)} characters", expected="16 or more",
+                       remedy="Remove the file; another token is made.")
+    return found
+
+
+def _engine_of(order: Order, ledger: Ledger) -> tuple[Any, Charter]:
+    """The engine of that name, and the fleet that it offers. Its room is loaded only now: nobody pays for the others.
+
+    A ledger about another fleet is refused before the local engine begins, as that one ends what runs on nodes that
+    are declared no more.
+    """
+    if order.engine == "local" and not order.partition:
+        declared = importlib.import_module("serried.runners.local_nodes")
+        nodes = declared.this_machine() if order.nodes is None else declared.read_local_nodes(order.nodes)
+        charter = _charter_of(order, [one.node for one in nodes])
+        _refuse_another_fleet(ledger, charter)
+        return importlib.import_module("serried.runners.local").LocalEngine(order.state / "local", nodes), charter
+    if order.engine == "slurm" and order.nodes is None:
+        room = importlib.import_module("serried.runners.slurm")
+        engine = room.SlurmEngine(order.state / "slurm", partition=order.partition)
+        return engine, _charter_of(order, engine.nodes())
+    if order.engine == "slurm":
+        raise BadInput(field="--nodes", value=str(order.nodes), expected="nothing, with Slurm",
+                       remedy="Slurm says which nodes there are; --partition chooses among them.")
+    if order.engine == "local":
+        raise BadInput(field="--partition", value=order.partition, expected="nothing, with the local engine",
+                       remedy="Say --engine slurm.")
+    near = nearest(order.engine, ENGINES, count=1)
+    raise BadInput(field="--engine", value=order.engine, expected=f"one of {', '.join(ENGINES)}",
+                   remedy=f"Perhaps {near[0]!r} is meant." if near else "Choose one of them.")
+
+
+def _charter_of(order: Order, nodes: Sequence[Node]) -> Charter:
+    """What the ledger is to be about. Raises BadInput for tenants and a policy that cannot be."""
+    kinds = tuple(dict.fromkeys(node.kind for node in nodes))
+    tenants = (Tenant(name="all"),) if order.tenants is None else read_tenants(order.tenants, kinds)
+    charter = Charter(nodes=tuple(nodes), tenants=tenants, policy=order.policy, seed=order.seed)
+    charter.scheduler(charter.fleet())
+    return charter
+
+
+def _refuse_another_fleet(ledger: Ledger, charter: Charter) -> None:
+    first = next(ledger.read(), None)
+    if first is not None and first.kind == CHARTER:
+        kept = charter_from(first.fields())
+        for name in ("nodes", "tenants", "policy", "seed"):
+            if getattr(kept, name) != getattr(charter, name):
+                raise BadInput(field=f"--{name}", value=str(getattr(charter, name))[:300],
+                               expected=f"what this state began with: {getattr(kept, name)}"[:300],
+                               remedy="Start as before, or name another state directory (--state).")
+
+
+def _listen_to(engine: Any, loop: ControlLoop) -> None:
+    """News of the engine wakes the loop, which else looks once a tick."""
+    if hasattr(engine, "on_change"):
+        engine.on_change = loop.wake
+
+
+class _Signals:
+    """SIGINT and SIGTERM end the server; everything else is put back afterwards."""
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        self._stop = stop
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._heard)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _heard(self, _number: int, _frame: FrameType | None) -> None:
+        self._stop()

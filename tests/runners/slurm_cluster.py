@@ -203,7 +203,7 @@ def cluster():
     """One cluster for all tests of a worker."""
     reason = why_not()
     if reason:
-        if os.environ.get("SERRIED_TOOLS") == "required":
+        if os.environ.get("SERRIED_SERVERS") == "required":
             pytest.fail(reason)
         pytest.skip(reason)
     with tempfile.TemporaryDirectory(prefix="serried-slurm-", ignore_cleanup_errors=True) as root:

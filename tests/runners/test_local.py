@@ -304,6 +304,25 @@ def test_two_drivers_on_one_state_are_one_to_the_agents(local):
         other.close()
 
 
+@pytest.mark.parametrize("cgroups", [True, False])
+def test_a_child_that_lost_every_mark_does_not_survive_its_row(tmp_path, cgroups):
+    """It left the session, the parent and the environment; the agent, who reaps orphans, still knows it for one."""
+    local = LocalBench(tmp_path, cgroups=cgroups)
+    try:
+        driver, file = Driver(local), local.scratch / "pids"
+        other = driver.launch(STAY.format(file=f"{file}.other"), ranks=(2,))
+        driver.run(other)
+        wait_for(lambda: len(pids_in(Path(f"{file}.other"))) == 2, "another row on the same node")
+        launch = driver.launch(f"(env -i setsid /bin/sh -c 'echo $$ >> {file}; exec /bin/sleep 1000' "
+                               f"</dev/null >/dev/null 2>&1 &); while ! [ -s {file} ]; do sleep 0.01; done")
+        driver.run(launch, Phase.EXITED)
+        assert pids_in(file)
+        assert not living(file)
+        assert len(living(Path(f"{file}.other"))) == 2
+    finally:
+        local.engine.shutdown(0)
+
+
 def test_shutdown_ends_agents_and_ranks(local):
     driver, file = Driver(local), local.scratch / "pids"
     driver.run(driver.launch(DAEMON.format(file=file) + STAY.format(file=file), ranks=(1, 1)))

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from serried.fleet.making_room import defragmented, preempted
+from serried.fleet.making_room import Vain, defragmented, preempted
 from serried.fleet.measures import Measure
 from serried.fleet.mending import lame_rows, mended
 from serried.fleet.placer import Placer
@@ -54,6 +54,7 @@ class Scheduler:
         self._spares_wanted = int(self.rules.spare_ratio * fleet.node_count)
         self._futile: dict[int, int] = {}     # identity of a shape -> version at which it fitted nowhere
         self._futile_kept: dict[tuple[int, int], int] = {}   # the same of nodes kept for a job
+        self._vain = Vain()
         self._unmended: dict[int, int] = {}   # broken gang -> version at which no node would do for it
         self._scanned = -1, 0                 # version, and jobs ever submitted, when nobody's turn led to anything
 
@@ -198,8 +199,8 @@ class Scheduler:
         return None
 
     def _make_room(self, snapshot: Snapshot, number: int) -> tuple[Event, ...]:
-        return preempted(snapshot, self.placer, self.rules, number) or (
-            defragmented(snapshot, self.placer, self.rules, number) if self.rules.defragments else _NOTHING)
+        return preempted(snapshot, self.placer, self.rules, number, self._vain) or (
+            defragmented(snapshot, self.placer, self.rules, number, self._vain) if self.rules.defragments else _NOTHING)
 
     def _keep_room(self, snapshot: Snapshot, number: int) -> tuple[Event, ...]:
         """Keep nodes for one of the first blocked jobs; again when one of them went down."""

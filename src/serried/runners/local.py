@@ -53,6 +53,7 @@ class LocalEngine:
         self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._closing, self._news, self._offset_ns = False, False, 0
+        self._told: dict[tuple[AttemptId, str, int], tuple[TaskSeen, TaskSeen]] = {}   # as heard, as told
         self._links = {name: Link(NodeFiles(self._state, name), lock=self._lock, selector=self._selector,
                                   respawn_ns=respawn_ns, spawns=spawns, cgroups=cgroups, changed=self._changed)
                        for name in self._nodes}
@@ -78,9 +79,13 @@ class LocalEngine:
             nodes = tuple(NodeSeen(name=name, incarnation=link.incarnation, fenced=link.fenced,
                                    heard_ns=link.heard_ns + self._offset_ns if link.heard_ns else 0)
                           for name, link in self._links.items())
-            tasks = tuple(self._by_drivers_clock(task) for link in self._links.values()
-                          for task in link.tasks.values())
-        return Observation(nodes=nodes, tasks=tasks)
+            tasks = [task for link in self._links.values() for task in link.tasks.values()]
+            before, self._told = self._told, {}
+            for task in tasks:   # few have news since the last time
+                key = task.attempt, task.node, self._offset_ns
+                known = before.get(key)
+                self._told[key] = known if known and known[0] is task else (task, self._by_drivers_clock(task))
+            return Observation(nodes=nodes, tasks=tuple(told for _, told in self._told.values()))
 
     def _by_drivers_clock(self, task: TaskSeen) -> TaskSeen:
         if not any(one.beat for one in task.ranks):

@@ -91,7 +91,7 @@ class Link:
         self.tasks: dict[AttemptId, TaskSeen] = {}
         self._told = self.tasks   # what is being told before the hello, which closes the list
         self.unforgotten: set[AttemptId] = set()
-        self.closing, self._kills = False, False
+        self.closing, self._kills, self._complained = False, False, ""
         self._talk: Conversation | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self._seeking_since_ns, self._spawn_due_ns, self._failures = 0, 0, 0
@@ -121,8 +121,8 @@ class Link:
             return
         if self._child and self._child.poll() is not None:
             if self._child.returncode not in (0, 3, -signal.SIGKILL) and not self.incarnation:
-                _LOG.warning("the agent of node %s ended with %s: see %s", self.files.node, self._child.returncode,
-                             self.files.directory / "agent.log")
+                self._complain(f"the agent of node {self.files.node} ended with {self._child.returncode}: see "
+                               f"{self.files.directory / 'agent.log'}")
             self._child = None
         if self.stage == Stage.BURIED:
             self._seek(now_ns)
@@ -130,8 +130,14 @@ class Link:
             try:
                 self._try(now_ns)
             except OSError as error:   # no space, no handles, no directory: the other nodes do not care
-                _LOG.warning("node %s cannot be reached: %s", self.files.node, error)
+                self._complain(f"node {self.files.node} cannot be reached: {error}")
                 self.due_ns = now_ns + _IN_TROUBLE_NS
+
+    def _complain(self, text: str) -> None:
+        """Once, until something else is wrong: it is tried again and again."""
+        if text != self._complained:
+            self._complained = text
+            _LOG.warning(text)
 
     def let_go(self) -> None:
         """Leave the agent and its jobs alone."""
@@ -200,7 +206,7 @@ class Link:
         try:
             record = bury(self.files, kill=self._is_to_kill, given_up=lambda: self.closing)
         except OSError as error:   # the disk or the table of files is full; a node that is not fenced is asked again
-            _LOG.warning("node %s could not be fenced: %s", self.files.node, error)
+            self._complain(f"node {self.files.node} could not be fenced: {error}")
             failed = True
         with self._lock:
             now_ns, kills = time.monotonic_ns(), self._kills
@@ -238,9 +244,9 @@ class Link:
             elif "forgotten" in words:
                 self.tasks.pop(AttemptId(*words["forgotten"]), None)
             elif "refused" in words:
-                _LOG.warning("the agent of node %s refused an order: %s", self.files.node, words["refused"])
+                self._complain(f"the agent of node {self.files.node} refused an order: {words['refused']}")
         except (BadOrder, ValueError, LookupError, TypeError) as error:
-            _LOG.warning("the agent of node %s says what cannot be read: %r", self.files.node, error)
+            self._complain(f"the agent of node {self.files.node} says what cannot be read: {error!r}")
             talk.close()
 
     def _hear_hello(self, words: dict[str, Any]) -> None:

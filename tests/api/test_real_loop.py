@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 
@@ -12,10 +13,12 @@ from schemathesis import checks
 
 from serried.api.application import application
 from serried.control.charter import Charter
+from serried.control.job_form import read_form, spec_of
 from serried.control.ledger import MemoryLedger
 from serried.control.ledger_sql import SqlLedger
 from serried.control.loop import ControlLoop
 from serried.control.spec import JobSpec
+from serried.errors import BadInput
 from serried.runners import Node, NodeSeen, Observation
 from tests.api.test_application import JOB, TOKEN, Caller
 from tests.control.test_ledger_sql import server
@@ -86,6 +89,32 @@ def _ends():
 def test_whatever_is_asked_is_answered_as_the_document_says(case):
     case.call_and_validate(headers={"Authorization": f"Bearer {TOKEN}"},
                            excluded_checks=[checks.positive_data_acceptance])
+
+
+EXTREMES = {
+    "workers": (1, 2, 7, 32_000), "chips_per_worker": (1, 3, 8, 64), "cpus": (0, 0.0004, 10_000),
+    "share": (1, 0.0001, 1e-300), "memory": (0, 1, 2**60), "priority": (-30_000, 0, 30_000), "retries": (0, 10**6),
+    "backoff": (0, 1e-12, 1e9), "grace": (0, 1e9), "runtime": (0, 1e-12, 1e9), "chips": ([], ["virtual"], ["virtual"] * 2, ["none"]),
+    "topology": ({}, {"island_workers": 32_000}, {"island_workers": 1}, {"level": "none"}),
+    "health": ({}, {"heartbeat": 1e9, "start": 0, "straggler_ratio": 1000}),
+    "limits": ({}, {"open_files": 2**31, "memory": 2**60, "core": 2**60})}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_job_that_the_door_takes_brings_the_loop_down(loop, seed):
+    """A step that fails answers everybody with LedgerLost, and would again whenever that job is asked for again."""
+    chance = random.Random(seed)
+    for _ in range(60):
+        chosen = chance.sample(sorted(EXTREMES), chance.randint(1, 6))
+        form = {"command": ["true"], **{name: chance.choice(EXTREMES[name]) for name in chosen}}
+        try:
+            number = loop.submit(spec_of(read_form(form))).result(20)
+            loop.why(number).result(20)
+            if chance.random() < 0.5:
+                loop.cancel(number).result(20)
+        except BadInput:
+            continue
+    assert loop.usage().result(20).records > 10
 
 
 def test_a_repeat_is_told_from_a_first_time_in_every_life(loop):

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import Row
 from serried.api.endpoint import Endpoint, find_endpoint
 from serried.errors import NoAnswer
 
@@ -47,20 +48,26 @@ service.run_service(service.Order(state=Path(sys.argv[1])))
 """
 
 
-def measure(seconds: float = 10.0, rate_per_s: float = 200.0) -> dict[str, float]:
+def run(*, seconds: float = 10.0, rate_per_s: float = 250.0) -> list[Row]:
     """Rates and waits; needs the extra `control`."""
     with tempfile.TemporaryDirectory() as folder:
         server = subprocess.Popen([sys.executable, "-c", _SERVER, folder])
         try:
             endpoint = _ready(Path(folder))
-            steady = _run(endpoint, seconds, rate_per_s)
-            most = _run(endpoint, seconds, float("inf"))
+            steady = _send(endpoint, seconds, rate_per_s)
+            most = _send(endpoint, seconds, float("inf"))
         finally:
             server.terminate()
             server.wait()
-    return {"steady_per_s": len(steady) / seconds, "steady_p50_s": float(np.quantile(steady, 0.5)),
-            "steady_p99_s": float(np.quantile(steady, 0.99)), "most_per_s": len(most) / seconds,
-            "most_p50_s": float(np.quantile(most, 0.5)), "most_p99_s": float(np.quantile(most, 0.99))}
+    p99_s, reached_per_s = float(np.quantile(steady, 0.99)), len(steady) / seconds
+    return [
+        Row(name=f"submissions acknowledged at {rate_per_s:g}/s, SQLite", value=reached_per_s, unit="1/s",
+            bar=">= 200/s", met=reached_per_s >= 200),
+        Row(name="  wait, median", value=float(np.median(steady)), unit="s"),
+        Row(name="  wait, 99 %", value=p99_s, unit="s", bar="<= 0.05 s", met=p99_s <= 0.05),
+        Row(name=f"submissions acknowledged, {_CLIENTS} clients that never pause", value=len(most) / seconds,
+            unit="1/s"),
+        Row(name="  wait, 99 %", value=float(np.quantile(most, 0.99)), unit="s")]
 
 
 def _ready(folder: Path) -> Endpoint:
@@ -72,7 +79,7 @@ def _ready(folder: Path) -> Endpoint:
     raise TimeoutError("the control plane does not begin")
 
 
-def _run(endpoint: Endpoint, seconds: float, rate_per_s: float) -> list[float]:
+def _send(endpoint: Endpoint, seconds: float, rate_per_s: float) -> list[float]:
     """Seconds that each acknowledged submission waited, from when it was due."""
     begin_s = time.perf_counter() + 0.2
     waits: list[list[float]] = [[] for _ in range(_CLIENTS)]
@@ -104,7 +111,3 @@ def _run(endpoint: Endpoint, seconds: float, rate_per_s: float) -> list[float]:
         thread.join()
     return [wait for found in waits for wait in found]
 
-
-if __name__ == "__main__":
-    for name, value in measure().items():
-        print(f"{name:14} {value:10.4f}")

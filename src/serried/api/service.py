@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -42,6 +43,9 @@ __all__ = ["ENGINES", "Order", "read_order", "run_service"]
 ENGINES = ("local", "slurm")
 _END_PATIENCE_S = 60.0
 _ORDER = "order.json"
+#: How long the loop's thread may keep the interpreter from the door's: a request needs it several times, and Python's
+#: own 5 ms would be waited for each time.
+_SWITCH_S = 0.0005
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +120,8 @@ def run_service(order: Order, *, ready: Callable[[Endpoint, ControlLoop], None] 
         undo.callback(remove_endpoint, order.state)
         log = structlog.get_logger("serried.service")
         log.info("up", url=endpoint.url, engine=order.engine, database=ledger.place, policy=order.policy)
+        undo.callback(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(_SWITCH_S)
         with _Signals(server.stop):
             if ready is not None:
                 ready(endpoint, loop)

@@ -11,7 +11,7 @@ from serried.control.reconciler import Cancel, Drain, Reconciler, Submit
 from serried.control.records import CLOSED, EVENT, FAILED, RUNNING, Record
 from serried.control.retrace import retrace
 from serried.control.spec import Health, JobSpec, Terms
-from serried.control.views import job_view
+from serried.control.views import job_view, phase_of, usage_of
 from serried.errors import BadInput, NoAnswer
 from serried.fleet import JobStatus, Tenant
 from serried.runners import Beat, Node, Phase, RankSeen, TaskSeen
@@ -125,9 +125,11 @@ def test_a_cancelled_job_gives_its_chips_back_only_when_its_ranks_are_gone():
     bench.run(0.5, Cancel(job=0), Submit(spec=_spec(workers=4, life_s=1)))
     assert job_view(bench.one, 0).phase == "stopping"
     assert job_view(bench.one, 1).phase == "starting"
+    assert usage_of(bench.one).jobs_by_phase == {"stopping": 1, "starting": 1}
     assert len(bench.world.started) == 1
     bench.run(10)
     assert [job_view(bench.one, job).phase for job in (0, 1)] == ["cancelled", "succeeded"]
+    assert usage_of(bench.one).jobs_by_phase == {"cancelled": 1, "succeeded": 1}
     assert check_history(bench.ledger.records) == 2
 
 
@@ -241,3 +243,17 @@ def test_statuses_and_records_of_a_plain_life():
     assert bench.one.books.state.status_J[0] == JobStatus.DONE
     assert len(bench.records(RUNNING)) == len(bench.records(CLOSED)) == 1
     assert bench.one.books.attempts == {}
+
+
+def test_the_fleet_at_a_glance_counts_every_job_once():
+    bench = Bench(_nodes(1))
+    bench.run(0.5, *(Submit(spec=_spec(workers=2, life_s=1 + 3 * place, fails="always" if place == 1 else "",
+                                       retries=0)) for place in range(5)), Cancel(job=4))
+    for _ in range(60):
+        bench.run(0.5)
+        counted: dict[str, int] = {}
+        for number in range(5):
+            phase = str(phase_of(bench.one, number))
+            counted[phase] = counted.get(phase, 0) + 1
+        assert usage_of(bench.one).jobs_by_phase == counted
+    assert counted == {"succeeded": 3, "failed": 1, "cancelled": 1}

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,48 @@ def test_ranks_die_with_their_agent_at_once_and_the_node_with_it(local):
     local.kill("node-0")
     wait_for(lambda: not living(file), "the ranks' death")
     driver.until(lambda seen: driver.incarnations()["node-0"] != launch.rows[0].incarnation)
-    assert not tasks_of(driver.see(), launch)
+    other = driver.incarnations()["node-0"]
+    task, = tasks_of(driver.see(), launch)
+    assert (task.phase, task.incarnation) == (Phase.GONE, launch.rows[0].incarnation)
+    again = replace(launch, rows=(replace(launch.rows[0], incarnation=other),))
+    driver.start(again)   # an attempt is started once on a node, whatever became of it
+    driver.barrier()
+    assert len(pids_in(file)) == 2
+
+
+def test_an_agent_that_fell_silent_before_we_came_is_fenced(local):
+    driver, file = Driver(local), local.scratch / "pids"
+    launch = driver.launch(STAY.format(file=file))
+    driver.run(launch)
+    wait_for(lambda: len(pids_in(file)) == 1, "the rank")
+    local.silence("node-0")
+    local.reopen()
+    driver.until(lambda seen: seen.nodes[1].incarnation)
+    assert driver.see().nodes[0].incarnation == ""
+    assert living(file)
+    driver.until(lambda seen: seen.nodes[0].incarnation not in ("", launch.rows[0].incarnation),
+                 order=lambda: local.engine.fence("node-0") if living(file) else None)
+    assert not living(file)
+
+
+def test_another_ledgers_attempts_are_not_taken_for_ours(tmp_path):
+    local = LocalBench(tmp_path, owner="first")
+    driver, file = Driver(local), local.scratch / "pids"
+    running, over = driver.launch(STAY.format(file=file)), driver.launch("exit 0", ranks=(1, 1))
+    driver.run(running)
+    driver.run(over, Phase.EXITED)
+    wait_for(lambda: len(pids_in(file)) == 1, "the rank")
+    local.reopen()
+    assert driver.incarnations()["node-0"] == running.rows[0].incarnation
+    assert len(living(file)) == 1
+    local.options["owner"] = "second"
+    local.reopen()
+    try:
+        assert not living(file)
+        assert driver.incarnations()["node-0"] != running.rows[0].incarnation
+        assert not driver.see().tasks
+    finally:
+        local.engine.shutdown(0)
 
 
 def test_what_ended_outlives_its_agent(local):
@@ -260,6 +302,25 @@ def test_two_drivers_on_one_state_are_one_to_the_agents(local):
         assert len(pids_in(file)) == 4
     finally:
         other.close()
+
+
+@pytest.mark.parametrize("cgroups", [True, False])
+def test_a_child_that_lost_every_mark_does_not_survive_its_row(tmp_path, cgroups):
+    """It left the session, the parent and the environment; the agent, who reaps orphans, still knows it for one."""
+    local = LocalBench(tmp_path, cgroups=cgroups)
+    try:
+        driver, file = Driver(local), local.scratch / "pids"
+        other = driver.launch(STAY.format(file=f"{file}.other"), ranks=(2,))
+        driver.run(other)
+        wait_for(lambda: len(pids_in(Path(f"{file}.other"))) == 2, "another row on the same node")
+        launch = driver.launch(f"(env -i setsid /bin/sh -c 'echo $$ >> {file}; exec /bin/sleep 1000' "
+                               f"</dev/null >/dev/null 2>&1 &); while ! [ -s {file} ]; do sleep 0.01; done")
+        driver.run(launch, Phase.EXITED)
+        assert pids_in(file)
+        assert not living(file)
+        assert len(living(Path(f"{file}.other"))) == 2
+    finally:
+        local.engine.shutdown(0)
 
 
 def test_shutdown_ends_agents_and_ranks(local):

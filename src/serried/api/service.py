@@ -7,6 +7,7 @@ then the engine begins. Ending it lets the jobs go on; whoever asked for their e
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import secrets
 import signal
@@ -14,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,7 +25,7 @@ import structlog
 from serried.api.application import application
 from serried.api.endpoint import Endpoint, remove_endpoint, write_endpoint
 from serried.api.job_routes import FINAL
-from serried.api.server import Server, listen, write_log_to
+from serried.api.server import Server, listen, log_in
 from serried.control.charter import Charter, charter_from
 from serried.control.ledger import Ledger
 from serried.control.ledger_sql import SqlLedger
@@ -32,14 +33,15 @@ from serried.control.loop import ControlLoop
 from serried.control.ownership import FileLock
 from serried.control.records import CHARTER
 from serried.control.tenants import read_tenants
-from serried.errors import BadInput, SerriedError, nearest
+from serried.errors import BadInput, NoAnswer, SerriedError, nearest
 from serried.fleet import Tenant
 from serried.runners import Engine, Node
 
-__all__ = ["ENGINES", "Order", "run_service"]
+__all__ = ["ENGINES", "Order", "read_order", "run_service"]
 
 ENGINES = ("local", "slurm")
 _END_PATIENCE_S = 60.0
+_ORDER = "order.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +62,33 @@ class Order:
     partition: str = ""
 
 
-def run_service(order: Order, *, ready: Callable[[Endpoint, ControlLoop], None] | None = None) -> None:
-    """Run a control plane until a signal or a request ends it. ready: called once it can be reached.
+def read_order(state: Path) -> Order:
+    """What last ran on this state. Raises NoAnswer where nothing ever did."""
+    try:
+        said = json.loads((state / _ORDER).read_text(encoding="utf-8"))
+        paths = {name: Path(said[name]) for name in ("nodes", "tenants") if said[name] is not None}
+        return Order(**{**said, **paths, "state": state})
+    except FileNotFoundError:
+        raise NoAnswer(f"No control plane ever ran on {state}.", remedy="Start one: serried up") from None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise BadInput(file=str(state / _ORDER), field="order", value=str(error), expected="what `serried up` wrote",
+                       remedy="Run serried up as before, and then serried down.") from None
+
+
+def _write_order(order: Order) -> None:
+    """Keep it, so that `down` can end what a control plane left behind that was killed."""
+    files = {name: None if path is None else str(path.absolute())
+             for name, path in (("nodes", order.nodes), ("tenants", order.tenants))}
+    draft = order.state / f".{_ORDER}.{os.getpid()}"
+    draft.touch(mode=0o600)   # the database's password may be in it
+    draft.write_text(json.dumps({**asdict(order), **files, "state": ""}), encoding="utf-8")
+    draft.replace(order.state / _ORDER)
+
+
+def run_service(order: Order, *, ready: Callable[[Endpoint, ControlLoop], None] | None = None,
+                only_end: bool = False) -> None:
+    """Run a control plane until a signal or a request ends it. ready: called once it can be reached. only_end: take the
+    state up as it is, and end all of its jobs and whatever runs them at once.
 
     Raises BadInput for what cannot be (a port or state that is taken, a database that is not ours, another fleet), and
     LedgerLost when the database cannot be reached.
@@ -70,7 +97,7 @@ def run_service(order: Order, *, ready: Callable[[Endpoint, ControlLoop], None] 
         listener = undo.enter_context(listen(order.host, order.port, everywhere=order.expose))
         _make_private(order.state)
         undo.callback(FileLock(order.state / "control.lock", str(order.state)).release)
-        write_log_to(order.state / "control.log")
+        undo.enter_context(log_in(order.state / "control.log"))
         ledger = SqlLedger(order.database or f"sqlite:///{order.state.resolve() / 'ledger.db'}")
         undo.callback(ledger.close)
         engine, charter = _engine_of(order, ledger)
@@ -78,6 +105,7 @@ def run_service(order: Order, *, ready: Callable[[Endpoint, ControlLoop], None] 
         undo.callback(ending.close_engine)
         loop = ControlLoop(ledger, engine, charter)
         _listen_to(engine, loop)
+        _write_order(order)
         token = _token(order.state)
         server = Server(application(loop, token, down=ending.ask), listener)
         ending.stops = server.stop
@@ -91,6 +119,8 @@ def run_service(order: Order, *, ready: Callable[[Endpoint, ControlLoop], None] 
         with _Signals(server.stop):
             if ready is not None:
                 ready(endpoint, loop)
+            if only_end:
+                ending.ask(True)
             server.run()
         if ending.jobs_too:
             _end_jobs(loop)

@@ -24,6 +24,7 @@ VERBS = {
     "serve simulate": "What do requests of a trace see on this deployment, and what does a token cost?",
     "fleet simulate": "What becomes of a fleet over days: goodput, and where every other chip-hour went?",
     "fleet compare": "Which policy serves this fleet best, on the same jobs and the same failures?",
+    "fleet retrace": "Did the live fleet decide as the simulator does, and was no chip ever held twice?",
     "collective synthesise": "Which schedule fits these wires, and how close is it to the best possible?",
     "collective verify": "Does this plan do what it says, on every rank, without deadlock?",
     "collective run": "What does this plan take for real, as processes on this machine?",

@@ -16,6 +16,7 @@ from serried.display.progress import progress_bar
 from serried.display.terminal import console
 from serried.errors import BadInput
 from serried.fleet.rules import POLICIES, rules_named
+from serried.fleet.weighing import Weigher
 from serried.simulation import simulate
 from serried.simulation.scenario_file import read_scenario
 
@@ -36,10 +37,10 @@ def command(
                        remedy="Separate them by commas.")
     for name in names:
         rules_named(name)
-    began, outcomes = time.perf_counter(), []
+    began, outcomes, weigher = time.perf_counter(), [], Weigher()
     with progress_bar("hours of virtual time", quiet=as_json) as report:
         for turn, name in enumerate(names):
-            scenario = read_scenario(file, policy=name)
+            scenario = read_scenario(file, policy=name, weigher=weigher)
             outcomes.append(simulate(scenario, days=days, seed=seed,
                                      progress=report and _shifted(report, turn, len(names))))
     wall_s = time.perf_counter() - began

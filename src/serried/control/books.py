@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -72,6 +73,7 @@ class Books:
         self.by_key: dict[str, int] = {}
         self.attempts: dict[int, Attempt] = {}   # by epoch
         self.open_of: dict[int, set[int]] = {}   # job -> epochs of its attempts that are not closed
+        self.endings: Counter[str] = Counter()   # how many jobs ended in which way
         self.next_seq = 0
         self.time_ns = 0
 
@@ -137,6 +139,7 @@ class Books:
             story = self.stories[event.job]
             fields = record.fields()
             story.ended_ns, story.ending = event.time_ns, event.cause
+            self.endings[event.cause] += 1
             story.outcome, story.exit_codes = fields["why"], tuple(fields["exit_codes"])
         elif event.kind == EventKind.EVICT:
             self.stories[event.job].outcome = event.cause

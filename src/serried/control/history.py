@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from serried.control.records import CHARTER, CLOSED, EVENT, FAILED, RUNNING, Record
-from serried.errors import SerriedError
+from serried.errors import NoAnswer
 
 __all__ = ["Broken", "check_history"]
 
@@ -19,7 +19,7 @@ _WHOLE_MILLI = 1000
 _PLACING = ("PLACE", "REPLACE", "MOVE")
 
 
-class Broken(SerriedError):
+class Broken(NoAnswer):
     """A ledger tells of something that must never be."""
 
 

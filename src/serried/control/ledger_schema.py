@@ -47,5 +47,6 @@ def migrate(connection: sa.Connection, place: str) -> None:
     steps = ScriptDirectory.from_config(config)
     if current is not None and current not in {step.revision for step in steps.walk_revisions()}:
         raise BadInput(field="database", value=place, expected=f"a ledger of schema {SCHEMA} or older, and this "
-                       f"one has schema {current}", remedy="A newer serried wrote it: upgrade serried, or name another state or database.")
+                       f"one has schema {current}",
+                       remedy="A newer serried wrote it: upgrade serried, or name another state or database.")
     command.upgrade(config, "head")

@@ -21,6 +21,7 @@ import structlog
 from serried.control.charter import Charter
 from serried.control.ledger import Ledger, LedgerLost
 from serried.control.reconciler import Cancel, Command, Drain, Open, Reconciler, Submit, unknown_job
+from serried.control.records import record_line
 from serried.control.spec import JobSpec, JobView, NodeView, Terms, Usage
 from serried.control.views import attempt_of, job_view, node_view, phase_of, usage_of
 from serried.errors import BadInput, SerriedError
@@ -165,8 +166,7 @@ class ControlLoop:
         def found() -> list[str]:
             lines = []
             for record in self._ledger.read(after):
-                lines.append(f'{{"seq": {record.seq}, "time_ns": {record.time_ns}, "kind": "{record.kind}", '
-                             f'"body": {record.body}}}')
+                lines.append(record_line(record))
                 if len(lines) >= min(limit, _MOST_RECORDS):
                     break
             return lines

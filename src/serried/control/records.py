@@ -22,7 +22,8 @@ from typing import Any
 from serried.control.spec import Health, JobSpec, Topology
 from serried.runners import Limits
 
-__all__ = ["CHARTER", "CLOSED", "EVENT", "FAILED", "NOTE", "RUNNING", "Record", "spec_from", "spec_text"]
+__all__ = ["CHARTER", "CLOSED", "EVENT", "FAILED", "NOTE", "RUNNING", "Record", "record_from", "record_line",
+           "spec_from", "spec_text"]
 
 CHARTER, EVENT, RUNNING, FAILED, CLOSED, NOTE = "charter", "event", "running", "failed", "closed", "note"
 _OF_SPEC = tuple(field.name for field in fields(JobSpec))
@@ -45,6 +46,19 @@ class Record:
         """The body, read."""
         found: dict[str, Any] = json.loads(self.body)
         return found
+
+
+def record_line(record: Record) -> str:
+    """One record as a line of JSON, its body inside as it is; the key stays behind."""
+    return (f'{{"seq": {record.seq}, "time_ns": {record.time_ns}, "kind": {json.dumps(record.kind)}, '
+            f'"body": {record.body}}}')
+
+
+def record_from(line: str) -> Record:
+    """The record of `record_line`. Raises ValueError or KeyError for a line that is none."""
+    fields = json.loads(line)
+    return Record(seq=int(fields["seq"]), time_ns=int(fields["time_ns"]), kind=str(fields["kind"]),
+                  body=json.dumps(fields["body"]))
 
 
 def spec_text(spec: JobSpec) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 
 from serried.control.books import Attempt, Story
@@ -87,15 +89,21 @@ def usage_of(reconciler: Reconciler) -> Usage:
     """The fleet at a glance."""
     books = reconciler.books
     fleet, columns = books.fleet, books.state.columns
-    phases: dict[str, int] = {}
-    for number in range(len(books.stories)):
+    phases = Counter(books.endings)   # of those that are over, and then of the few that are not
+    for number in {*books.open_of, *books.state.placements}:
         phase = phase_of(reconciler, number)
-        phases[phase] = phases.get(phase, 0) + 1
+        phases[phase] += 1
+        if phase == JobPhase.STOPPING and books.stories[number].ending:
+            phases[books.stories[number].ending] -= 1
+    pending = books.state.pending_count - sum(
+        books.state.status_J[number] == JobStatus.PENDING for number in books.open_of)
+    phases[JobPhase.PENDING] += pending
     down_N = columns.flags_N & int(NodeFlag.DOWN) != 0
     held_T = books.state.usage.held_milli_TK.sum(axis=1) / WHOLE_MILLI
     return Usage(
         chip_count=int(fleet.chip_count_N.sum()), down_chips=int(fleet.chip_count_N[down_N].sum()),
-        busy_chips=int((fleet.chip_count_N - columns.idle_chips_N).sum()), jobs_by_phase=phases,
+        busy_chips=int((fleet.chip_count_N - columns.idle_chips_N).sum()),
+        jobs_by_phase={str(phase): count for phase, count in phases.items() if count},
         chips_by_tenant={tenant.name: float(held) for tenant, held in zip(fleet.tenants, held_T, strict=True)},
         records=books.next_seq, policy=books.charter.policy, engine=reconciler.engine.name)
 

@@ -46,19 +46,22 @@ def run_lane(lane: int, steps: list, memory: torch.Tensor, over: list[list[threa
     """One lane's steps in turn; an error is kept, and lets everybody go."""
     try:
         for order, (kind, peer, channel, source, target, length, waits) in enumerate(steps):
+            taken = memory[source:source + length] if source >= 0 else None
+            put = memory[target:target + length] if target >= 0 else None
+            message = coming = None
+            if kind == "receive_reduce":      # it lands in a place of its own: only adding it must wait
+                message = torch.empty(length)
+                coming = dist.irecv(message, peer, tag=channel)
             for other, earlier in waits:
                 over[other][earlier].wait()
             if wrong:
                 return
-            taken = memory[source:source + length] if source >= 0 else None
-            put = memory[target:target + length] if target >= 0 else None
             if kind == "send":
                 dist.isend(taken, peer, tag=channel).wait()
             elif kind == "receive":
                 dist.irecv(put, peer, tag=channel).wait()
             elif kind == "receive_reduce":
-                message = torch.empty(length)
-                dist.irecv(message, peer, tag=channel).wait()
+                coming.wait()
                 torch.add(taken, message, out=put)
             elif kind == "copy":
                 put.copy_(taken)

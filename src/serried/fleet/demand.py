@@ -21,7 +21,8 @@ __all__ = ["Demands", "demands_of", "feasible_NS"]
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Demands:
     """Columns over S. share_milli_S: of one chip (0 = no chip at all). whole_chips_S: chips that must be idle (0 for a
-    worker that shares). milli_S: shares of all its chips together. accepts_KS: kinds of chip that will do."""
+    worker that shares). milli_S: shares of all its chips together. accepts_KS: kinds of chip that will do.
+    ask_host: whether any asks for CPU or memory."""
 
     cpu_milli_S: Ints
     memory_bytes_S: Ints
@@ -29,6 +30,7 @@ class Demands:
     whole_chips_S: NDArray[np.int16]
     milli_S: NDArray[np.int32]
     accepts_KS: NDArray[np.bool_]
+    ask_host: bool
 
     def __len__(self) -> int:
         return len(self.cpu_milli_S)
@@ -47,7 +49,8 @@ def demands_of(fleet: Fleet, asked: Sequence[tuple[Shape, int]]) -> Demands:
         memory_bytes_S=np.array([shape.memory_bytes for shape, _ in chosen], dtype=np.int64),
         share_milli_S=np.where(chips_S > 0, share_S, 0).astype(np.int16),
         whole_chips_S=np.where(share_S == WHOLE_MILLI, chips_S, 0).astype(np.int16),
-        milli_S=chips_S * share_S, accepts_KS=accepts_KS)
+        milli_S=chips_S * share_S, accepts_KS=accepts_KS,
+        ask_host=any(shape.cpu_milli or shape.memory_bytes for shape, _ in chosen))
 
 
 def feasible_NS(demands: Demands, fleet: Fleet, columns: Columns, nodes: NDArray[np.int32]) -> NDArray[np.bool_]:
@@ -56,8 +59,9 @@ def feasible_NS(demands: Demands, fleet: Fleet, columns: Columns, nodes: NDArray
     Nodes come first: after an event there are few of them and many demands, and the last axis is the fast one.
     """
     fits: NDArray[np.bool_] = demands.share_milli_S <= _across(columns.open_share_milli_N[nodes])
-    fits &= demands.cpu_milli_S <= _across(columns.cpu_free_milli_N[nodes])
-    fits &= demands.memory_bytes_S <= _across(columns.memory_free_bytes_N[nodes])
+    if demands.ask_host:
+        fits &= demands.cpu_milli_S <= _across(columns.cpu_free_milli_N[nodes])
+        fits &= demands.memory_bytes_S <= _across(columns.memory_free_bytes_N[nodes])
     fits &= demands.whole_chips_S <= _across(columns.open_chips_N[nodes])
     fits &= demands.accepts_KS[fleet.kind_N[nodes]]
     return fits

@@ -91,7 +91,7 @@ def _place_on_kind(fleet: Fleet, switches: Switches, columns: Columns, shape: Sh
 def _switch(capacity: list[Counts], room: list[Counts], outermost: int, needed: int) -> tuple[int, int] | None:
     """Innermost level with a switch that holds so much, and there the first of least room."""
     for level in range(outermost + 1):
-        fits_S = np.flatnonzero(capacity[level] >= needed)
+        fits_S = (capacity[level] >= needed).nonzero()[0]
         if len(fits_S):
             return level, int(fits_S[room[level][fits_S].argmin()])
     return None
@@ -162,28 +162,31 @@ def cover(capacity_X: Counts, needed: int) -> tuple[Counts, Counts] | tuple[None
 
     Returns the places in ascending order and what each takes, or None when all together hold too little.
     """
-    order = np.argsort(-capacity_X, kind="stable")
+    order = (-capacity_X).argsort(kind="stable")
     sorted_X = capacity_X[order]
-    reached_X = np.cumsum(sorted_X)
+    reached_X = sorted_X.cumsum()
     if not len(order) or reached_X[-1] < needed:
         return None, reached_X
-    full = int(np.searchsorted(reached_X, needed))   # so many are filled to the brim before the last one
-    rest = needed - (int(reached_X[full - 1]) if full else 0)
-    last = int(np.searchsorted(-sorted_X, -rest, side="right")) - 1
-    last = int(np.searchsorted(-sorted_X, -sorted_X[last]))   # the first of the equally tight ones
-    chosen = np.append(order[:full], order[max(last, full)])
-    taken = np.append(sorted_X[:full], rest)
-    ascending = np.argsort(chosen)
+    full = reached_X.searchsorted(needed).item()   # so many are filled to the brim before the last one
+    rest = needed - (reached_X.item(full - 1) if full else 0)
+    falling_X = -sorted_X
+    last = falling_X.searchsorted(-rest, side="right").item() - 1
+    last = falling_X.searchsorted(falling_X[last]).item()   # the first of the equally tight ones
+    chosen, taken = order[:full + 1], sorted_X[:full + 1]
+    chosen[full], taken[full] = order[max(last, full)], rest
+    ascending = chosen.argsort()
     return chosen[ascending], taken[ascending]
 
 
 def rows_on(columns: Columns, node_R: Counts, workers_R: Counts, one: Alternative, alternative: int) -> Placement:
     """So many workers on each node, on its first idle chips."""
-    broken_R = columns.broken_chips_N[node_R]
-    idle_RC = columns.free_milli_NC[node_R] == WHOLE_MILLI
-    if broken_R.any():
-        idle_RC &= ~chip_bits(broken_R, idle_RC.shape[1])
-    taken_RC = idle_RC & (idle_RC.cumsum(axis=1) <= (workers_R * one.chips_per_worker)[:, None])
-    chips_R = (taken_RC.astype(np.uint64) << np.arange(idle_RC.shape[1], dtype=np.uint64)).sum(axis=1, dtype=np.uint64)
+    asked_R, widest = workers_R * one.chips_per_worker, columns.free_milli_NC.shape[1]
+    if not np.count_nonzero(asked_R != widest):   # whole nodes
+        chips_R = np.full(len(node_R), (1 << widest) - 1, dtype=np.uint64)
+    else:
+        idle_RC = columns.free_milli_NC[node_R] == WHOLE_MILLI
+        idle_RC &= ~chip_bits(columns.broken_chips_N[node_R], widest)
+        taken_RC = idle_RC & (idle_RC.cumsum(axis=1) <= asked_R[:, None])
+        chips_R = (taken_RC.astype(np.uint64) << np.arange(widest, dtype=np.uint64)).sum(axis=1, dtype=np.uint64)
     return Placement(node_R=node_R.astype(np.int32), chips_R=chips_R, workers_R=workers_R.astype(np.int32),
                      alternative=alternative)

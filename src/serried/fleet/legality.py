@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from serried.fleet.columns import DOWN, RESERVED, SPARE, bits_of, chip_bits
+from serried.fleet.columns import DOWN, RESERVED, SPARE, chip_bits
 from serried.fleet.spec import FAR_NS, WHOLE_MILLI, Event, EventKind, Ints, JobStatus, Placement
 
 if TYPE_CHECKING:
@@ -88,15 +88,18 @@ def _whole_gang(state: State, event: Event) -> bool:
     chosen = shape.alternatives[placement.alternative]
     node_R, workers_R = placement.node_R, placement.workers_R
     if len(node_R) == 1:
-        node = int(node_R[0])
-        return (0 <= node < state.fleet.node_count and int(workers_R[0]) == chosen.worker_count
-                and int(placement.chips_R[0]).bit_count() == chosen.chip_count
-                and int(state.fleet.kind_N[node]) in chosen.kinds)
-    known = len(node_R) > 0 and node_R.min() >= 0 and node_R.max() < state.fleet.node_count
-    once = known and bool((node_R[1:] > node_R[:-1]).all() or len(np.unique(node_R)) == len(node_R))
-    return bool(once and workers_R.sum() == chosen.worker_count
-                and (np.bitwise_count(placement.chips_R) == workers_R * chosen.chips_per_worker).all()
-                and set(np.unique(state.fleet.kind_N[node_R]).tolist()) <= set(chosen.kinds))
+        node = node_R.item()
+        return (0 <= node < state.fleet.node_count and workers_R.item() == chosen.worker_count
+                and placement.chips_R.item().bit_count() == chosen.chip_count
+                and state.fleet.kind_N.item(node) in chosen.kinds)
+    if not len(node_R) or node_R.min() < 0 or node_R.max() >= state.fleet.node_count or (
+            np.count_nonzero(node_R[1:] <= node_R[:-1]) and len(np.unique(node_R)) < len(node_R)):
+        return False
+    kind_R = state.fleet.kind_N[node_R]
+    alike = not np.count_nonzero(kind_R != kind_R[0])
+    return bool(workers_R.sum() == chosen.worker_count
+                and not np.count_nonzero(np.bitwise_count(placement.chips_R) != workers_R * chosen.chips_per_worker)
+                and set(kind_R[:1].tolist() if alike else kind_R.tolist()) <= set(chosen.kinds))
 
 
 def _fits(state: State, event: Event) -> bool:
@@ -105,13 +108,17 @@ def _fits(state: State, event: Event) -> bool:
     assert placement is not None, "whole_gang came first"
     node_R = placement.node_R
     if len(node_R) == 1 and event.kind == EventKind.PLACE:
-        node, workers = int(node_R[0]), int(placement.workers_R[0])
-        free_C, chips = columns.free_milli_NC[node].tolist(), int(placement.chips_R[0])
-        return (chips < 1 << len(free_C) and all(free_C[chip] >= shape.share_milli for chip in bits_of(chips))
-                and bool(columns.cpu_free_milli_N[node] >= workers * shape.cpu_milli)
-                and bool(columns.memory_free_bytes_N[node] >= workers * shape.memory_bytes))
-    held_RC = chip_bits(placement.chips_R, columns.free_milli_NC.shape[1])
-    free_RC = columns.free_milli_NC[node_R].astype(np.int32)
+        node, workers, chips = node_R.item(), placement.workers_R.item(), placement.chips_R.item()
+        free_C, share_milli = columns.free_milli_NC[node].tolist(), shape.share_milli
+        return (chips < 1 << len(free_C) and all(chips >> chip & 1 == 0 or free >= share_milli
+                                                 for chip, free in enumerate(free_C))
+                and columns.cpu_free_milli_N.item(node) >= workers * shape.cpu_milli
+                and columns.memory_free_bytes_N.item(node) >= workers * shape.memory_bytes)
+    free_RC = columns.free_milli_NC[node_R]
+    if event.kind == EventKind.PLACE and not shape.cpu_milli and not shape.memory_bytes and not np.count_nonzero(
+            placement.chips_R != (1 << free_RC.shape[1]) - 1):
+        return not np.count_nonzero(free_RC < shape.share_milli)   # whole nodes
+    held_RC = chip_bits(placement.chips_R, free_RC.shape[1])
     cpu_R, memory_R = columns.cpu_free_milli_N[node_R], columns.memory_free_bytes_N[node_R]
     if event.kind != EventKind.PLACE:
         _give_back(state.placements[event.job], placement, shape.share_milli, free_RC)
@@ -123,9 +130,9 @@ def _fits(state: State, event: Event) -> bool:
                 and (memory_R >= placement.workers_R * shape.memory_bytes).all())
 
 
-def _give_back(old: Placement, new: Placement, share_milli: int, free_RC: NDArray[np.int32]) -> None:
+def _give_back(old: Placement, new: Placement, share_milli: int, free_RC: NDArray[np.int16]) -> None:
     _, old_R, new_R = np.intersect1d(old.node_R, new.node_R, return_indices=True)
-    free_RC[new_R] += share_milli * chip_bits(old.chips_R[old_R], free_RC.shape[1])
+    free_RC[new_R] += np.int16(share_milli) * chip_bits(old.chips_R[old_R], free_RC.shape[1])
 
 
 def _own_workers(old: Placement, new: Placement) -> Ints:
@@ -140,18 +147,19 @@ def _takes_work(state: State, event: Event) -> bool:
     placement = event.placement
     assert placement is not None, "whole_gang came first"
     if len(placement.node_R) == 1 and event.kind == EventKind.PLACE and not state.reserver:
-        node = placement.node_R[0]
-        return not state.columns.flags_N[node] and not state.columns.broken_chips_N[node] & placement.chips_R[0]
+        node = placement.node_R.item()
+        return not (state.columns.flags_N.item(node) or
+                    state.columns.broken_chips_N.item(node) & placement.chips_R.item())
     flags_R = state.columns.flags_N[placement.node_R]
     broken_R = state.columns.broken_chips_N[placement.node_R] & placement.chips_R
-    if (flags_R & RESERVED).any():
+    if np.count_nonzero(flags_R & RESERVED):
         kept = state.reserver
         mine_R = [_may_use(state, event, node) if node in kept else False for node in placement.node_R.tolist()]
         flags_R = np.where(mine_R, flags_R & ~RESERVED, flags_R)
     if event.kind == EventKind.REPLACE:
         old = state.placements[event.job]
         flags_R = np.where(np.isin(placement.node_R, old.node_R), flags_R & DOWN, flags_R & ~SPARE)
-    return not flags_R.any() and not broken_R.any()
+    return not np.count_nonzero(flags_R) and not np.count_nonzero(broken_R)
 
 
 def _may_use(state: State, event: Event, node: int) -> bool:

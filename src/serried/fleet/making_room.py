@@ -9,6 +9,7 @@ Axes: N = node, C = chip, J = job.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Hashable
 from dataclasses import replace
 
 import numpy as np
@@ -22,7 +23,7 @@ from serried.fleet.spec import WHOLE_MILLI, Event, EventKind, Ints, Placement, S
 from serried.fleet.turns import barred, borrows
 from serried.fleet.what_if import closed, occupied, without
 
-__all__ = ["budget_left_chips", "defragmented", "preempted"]
+__all__ = ["Vain", "budget_left_chips", "defragmented", "preempted"]
 
 #: So many victims are looked at one by one, to spare those that need not go.
 _WEIGHED = 32
@@ -34,7 +35,25 @@ def budget_left_chips(snapshot: Snapshot, rules: Rules) -> int:
     return rules.budget_chips - sum(chips for _, chips in snapshot.preempted[since:])
 
 
-def preempted(snapshot: Snapshot, placer: Placer, rules: Rules, number: int) -> tuple[Event, ...]:
+class Vain:
+    """Searches that found no room. The same search finds none until something is freed: starting a job only turns free
+    chips into chips that it may be pushed off, or into lost ones."""
+
+    def __init__(self) -> None:
+        self._searched: dict[tuple[int, Hashable], int] = {}   # job, whom it may remove -> version
+
+    def knows(self, snapshot: Snapshot, number: int, whom: Hashable) -> bool:
+        """Whether this job looked in vain among these."""
+        return self._searched.get((number, whom), -1) >= snapshot.freed_version
+
+    def note(self, snapshot: Snapshot, number: int, whom: Hashable) -> None:
+        """It did just now; what was found before something was freed is forgotten."""
+        if any(version < snapshot.freed_version for version in self._searched.values()):
+            self._searched.clear()
+        self._searched[number, whom] = snapshot.version
+
+
+def preempted(snapshot: Snapshot, placer: Placer, rules: Rules, number: int, vain: Vain) -> tuple[Event, ...]:
     """Evictions and the placement that they make possible; nothing where there is no way within the budget."""
     job, budget_chips = snapshot.job(number), budget_left_chips(snapshot, rules)
     if snapshot.evictions(number) or _beyond(snapshot, job.shape, budget_chips):
@@ -43,28 +62,37 @@ def preempted(snapshot: Snapshot, placer: Placer, rules: Rules, number: int) -> 
     if not any(chips for priority, chips in snapshot.evictable_chips.items() if priority < job.priority or (
             reclaims and priority == job.priority)):
         return ()
+    borrowing_T = _borrowing_T(snapshot, job.tenant) if reclaims else ()
+    if vain.knows(snapshot, number, borrowing_T):
+        return ()
     chips_J, priority_J, tenant_J, evictions_J = snapshot.evictable_J()
     may_go_J = (chips_J > 0) & (chips_J <= rules.victim_ratio * placer.fewest_chips(job.shape)) & (
         evictions_J < rules.most_evictions)
     lower_J = priority_J < job.priority
     if reclaims:
-        lower_J |= (priority_J == job.priority) & _borrowing_T(snapshot, job.tenant)[tenant_J]
+        lower_J |= (priority_J == job.priority) & np.array(borrowing_T)[tenant_J]
     victims, placement = _room(snapshot, placer, number, np.flatnonzero(may_go_J & lower_J), priority_J)
+    if placement is None:
+        vain.note(snapshot, number, borrowing_T)
     if placement is None or sum(chips_of(snapshot, one) for one in victims) > budget_chips:
         return ()
     return (*(Event(time_ns=snapshot.time_ns, kind=EventKind.EVICT, job=one, cause="preempted") for one in victims),
             Event(time_ns=snapshot.time_ns, kind=EventKind.PLACE, job=number, placement=placement))
 
 
-def defragmented(snapshot: Snapshot, placer: Placer, rules: Rules, number: int) -> tuple[Event, ...]:
+def defragmented(snapshot: Snapshot, placer: Placer, rules: Rules, number: int, vain: Vain) -> tuple[Event, ...]:
     """Moves that leave room under one switch, and the placement there; every mover finds another place first."""
     job, budget_chips = snapshot.job(number), budget_left_chips(snapshot, rules)
     if _beyond(snapshot, job.shape, 0) or budget_chips <= 0:   # moving makes room only where there are chips enough
         return ()
+    most_chips = min(budget_chips, placer.fewest_chips(job.shape) // 2)
+    if vain.knows(snapshot, number, most_chips):
+        return ()
     chips_J, priority_J, _, evictions_J = snapshot.evictable_J()
-    may_go_J = (chips_J > 0) & (chips_J <= min(budget_chips, placer.fewest_chips(job.shape) // 2)) & (
-        evictions_J < rules.most_evictions)
+    may_go_J = (chips_J > 0) & (chips_J <= most_chips) & (evictions_J < rules.most_evictions)
     movers, placement = _room(snapshot, placer, number, np.flatnonzero(may_go_J), priority_J)
+    if placement is None:
+        vain.note(snapshot, number, most_chips)
     if placement is None or sum(chips_of(snapshot, one) for one in movers) > budget_chips:
         return ()
     columns = closed(snapshot.columns, placement.node_R)
@@ -100,13 +128,13 @@ def _other_ways(snapshot: Snapshot, number: int) -> frozenset[int]:
     return frozenset(range(len(snapshot.job(number).shape.alternatives))) - {placement.alternative}
 
 
-def _borrowing_T(snapshot: Snapshot, for_tenant: int) -> NDArray[np.bool_]:
+def _borrowing_T(snapshot: Snapshot, for_tenant: int) -> tuple[bool, ...]:
     """Which tenants hold more than their right, or a tenant above them does; never the asking one."""
     tenants, held_milli_TK = snapshot.fleet.tenants, snapshot.usage.held_milli_TK
     over_T = [bool(one.quota_chips_K) and bool((held_K > np.array(one.quota_chips_K) * WHOLE_MILLI).any())
               for one, held_K in zip(tenants, held_milli_TK, strict=True)]
-    return np.array([tenant != for_tenant and any(over_T[one] for one in snapshot.usage.lineage(tenant))
-                     for tenant in range(len(tenants))])
+    return tuple(tenant != for_tenant and any(over_T[one] for one in snapshot.usage.lineage(tenant))
+                 for tenant in range(len(tenants)))
 
 
 def _room(snapshot: Snapshot, placer: Placer, number: int, candidates: NDArray[np.intp],
@@ -117,10 +145,10 @@ def _room(snapshot: Snapshot, placer: Placer, number: int, candidates: NDArray[n
     columns, ranks = snapshot.columns, np.unique(priority_J[candidates])
     rank_J = np.full(snapshot.job_count + 2, len(ranks), dtype=np.int16)   # NOBODY and SHARED look at the last two
     rank_J[candidates] = np.searchsorted(ranks, priority_J[candidates])
-    rank_NC = rank_J[columns.owner_NC]
+    rank_NC = rank_J.take(columns.owner_NC, mode="wrap")
     for rank in range(len(ranks)):
         leaves_NC = rank_NC <= rank
-        placement = placer.place_on(_generous(columns, leaves_NC), shape, forbidden, today=columns)
+        placement = placer.place_on(_generous(columns, leaves_NC, shape), shape, forbidden, today=columns)
         if placement is not None:
             owners = np.unique(columns.owner_NC[placement.node_R][leaves_NC[placement.node_R]])
             return _spared(snapshot, placer, number, [int(owner) for owner in owners])
@@ -141,12 +169,13 @@ def _spared(snapshot: Snapshot, placer: Placer, number: int,
     return victims, placement
 
 
-def _generous(columns: Columns, leaves_NC: NDArray[np.bool_]) -> Columns:
+def _generous(columns: Columns, leaves_NC: NDArray[np.bool_], shape: Shape) -> Columns:
     """Columns with everything open that could be; CPU and memory are looked at again once the victims are known."""
-    leaves_N = leaves_NC.sum(axis=1)
-    idle_N, touched_N = columns.idle_chips_N + leaves_N, leaves_N > 0
-    enough = np.iinfo(np.int64).max
-    return replace(columns, free_milli_NC=np.where(leaves_NC, np.int16(WHOLE_MILLI), columns.free_milli_NC),
-                   open_chips_N=np.where(columns.flags_N == 0, idle_N, 0).astype(np.int16),
-                   cpu_free_milli_N=np.where(touched_N, enough, columns.cpu_free_milli_N),
-                   memory_free_bytes_N=np.where(touched_N, enough, columns.memory_free_bytes_N))
+    leaves_N = np.einsum("nc->n", leaves_NC.view(np.int8))   # some six times as fast as a sum over so short an axis
+    idle_N = columns.idle_chips_N + leaves_N
+    if shape.cpu_milli or shape.memory_bytes:
+        touched_N, enough = leaves_N > 0, np.iinfo(np.int64).max
+        columns = replace(columns, cpu_free_milli_N=np.where(touched_N, enough, columns.cpu_free_milli_N),
+                          memory_free_bytes_N=np.where(touched_N, enough, columns.memory_free_bytes_N))
+    return replace(columns, free_milli_NC=np.maximum(columns.free_milli_NC, leaves_NC * np.int16(WHOLE_MILLI)),
+                   open_chips_N=np.where(columns.flags_N == 0, idle_N, 0).astype(np.int16))

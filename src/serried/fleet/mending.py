@@ -72,17 +72,22 @@ def _substitute(snapshot: Snapshot, search: _Search, placement: Placement, node_
     fleet, shape, columns = search.fleet, search.shape, snapshot.columns
     chips, workers = int(placement.chips_R[row]).bit_count(), int(placement.workers_R[row])
     nodes = np.flatnonzero(search.usable_N & (columns.idle_chips_N >= chips))
-    nodes = nodes[(fleet.kind_N[nodes] == fleet.kind_N[placement.node_R[row]])
-                  & (columns.cpu_free_milli_N[nodes] >= workers * shape.cpu_milli)
-                  & (columns.memory_free_bytes_N[nodes] >= workers * shape.memory_bytes)]
-    sound_R = np.setdiff1d(np.arange(len(node_R)), lame_R[lame_R >= row])   # rows mended before count as sound
+    nodes = nodes[fleet.kind_N[nodes] == fleet.kind_N[placement.node_R[row]]]
+    if shape.cpu_milli or shape.memory_bytes:
+        nodes = nodes[(columns.cpu_free_milli_N[nodes] >= workers * shape.cpu_milli)
+                      & (columns.memory_free_bytes_N[nodes] >= workers * shape.memory_bytes)]
+    sound_R = np.delete(np.arange(len(node_R)), lame_R[lame_R >= row])   # rows mended before count as sound
     nodes = nodes[_allowed(search, placement, node_R, row, sound_R, nodes)]
     if not len(nodes):
         return None
-    distance_X = sum(((switch_N[nodes] != switch_N[placement.node_R[row]]).astype(np.int64)
-                      for switch_N in fleet.switch_LN), np.zeros(len(nodes), dtype=np.int64))
-    best = np.lexsort((nodes, columns.idle_chips_N[nodes], columns.flags_N[nodes] != SPARE, distance_X))[0]
-    return int(nodes[best])
+    for switch_N in fleet.switch_LN:   # the innermost switch that has any
+        near = switch_N[nodes] == switch_N[placement.node_R[row]]
+        if np.count_nonzero(near):
+            nodes = nodes[near]
+            break
+    spare = columns.flags_N[nodes] == SPARE
+    nodes = nodes[spare] if np.count_nonzero(spare) else nodes
+    return int(nodes[columns.idle_chips_N[nodes].argmin()])
 
 
 def _allowed(search: _Search, placement: Placement, node_R: NDArray[np.int32], row: int, sound_R: NDArray[np.int64],

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from serried.fleet.making_room import defragmented, preempted
+from serried.fleet.making_room import Vain, defragmented, preempted
 from serried.fleet.measures import Measure
 from serried.fleet.mending import lame_rows, mended
 from serried.fleet.placer import Placer
@@ -51,8 +51,10 @@ class Scheduler:
         self.placer = Placer(fleet, measure)
         self._fleet = fleet
         self._depth = 1 if self.rules.strict else self.rules.depth
+        self._spares_wanted = int(self.rules.spare_ratio * fleet.node_count)
         self._futile: dict[int, int] = {}     # identity of a shape -> version at which it fitted nowhere
         self._futile_kept: dict[tuple[int, int], int] = {}   # the same of nodes kept for a job
+        self._vain = Vain()
         self._unmended: dict[int, int] = {}   # broken gang -> version at which no node would do for it
         self._scanned = -1, 0                 # version, and jobs ever submitted, when nobody's turn led to anything
 
@@ -98,9 +100,8 @@ class Scheduler:
 
     def _keep_spares(self, snapshot: Snapshot) -> tuple[Event, ...]:
         """Set idle nodes aside until there are spares enough, spread over the outermost switches."""
-        wanted = int(self.rules.spare_ratio * self._fleet.node_count) - len(snapshot.spares)
-        columns = snapshot.columns
-        if wanted <= 0 or not columns.slots_KSG[-1][:, 0, -1].any():
+        wanted, columns = self._spares_wanted - len(snapshot.spares), snapshot.columns
+        if wanted <= 0 or not np.count_nonzero(columns.slots_KSG[-1][:, 0, -1]):
             return _NOTHING
         idle = np.flatnonzero((columns.open_chips_N == self._fleet.chip_count_N) & (columns.open_chips_N > 0))
         if not len(idle):
@@ -136,7 +137,7 @@ class Scheduler:
         others_looked_at = version >= max(snapshot.freed_version, snapshot.lost_version)
         if not came and others_looked_at and jobs_seen == snapshot.job_count:
             return _NOTHING
-        hopeful_S = None if came else self.placer.hopeful_S(snapshot)
+        hopeful_S: Sequence[bool] | None = None   # asked for once somebody cannot start
         idle_kept = {owner: int(snapshot.columns.idle_chips_N[nodes].sum())
                      for owner, nodes in snapshot.reserved_nodes.items()} if snapshot.reserved_nodes else _NO_KEPT
         most_kept = max(idle_kept.values(), default=0)
@@ -150,6 +151,8 @@ class Scheduler:
                 placement = self._kept_placement(snapshot, number, job, forbidden, idle_kept)
             if placement is not None:
                 return (_event(snapshot, EventKind.PLACE, number, placement, ""),)
+            if hopeful_S is None and not came:
+                hopeful_S = self.placer.hopeful_S(snapshot)
             room = self.rules.budget_chips and blocked < self.rules.room_makers and self._make_room(snapshot, number)
             if not room and blocked < self.rules.reservations:
                 room = self._keep_room(snapshot, number)
@@ -196,8 +199,8 @@ class Scheduler:
         return None
 
     def _make_room(self, snapshot: Snapshot, number: int) -> tuple[Event, ...]:
-        return preempted(snapshot, self.placer, self.rules, number) or (
-            defragmented(snapshot, self.placer, self.rules, number) if self.rules.defragments else _NOTHING)
+        return preempted(snapshot, self.placer, self.rules, number, self._vain) or (
+            defragmented(snapshot, self.placer, self.rules, number, self._vain) if self.rules.defragments else _NOTHING)
 
     def _keep_room(self, snapshot: Snapshot, number: int) -> tuple[Event, ...]:
         """Keep nodes for one of the first blocked jobs; again when one of them went down."""

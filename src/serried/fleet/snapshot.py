@@ -138,10 +138,6 @@ class Snapshot:
         """Where a job runs; None when it does not."""
         return self._state.placements.get(number)
 
-    def submitted_ns(self, number: int) -> int:
-        """When a job came."""
-        return self._state.submitted_ns_J[number]
-
     def started_ns(self, number: int) -> int:
         """When a job last started; -1 before it ever did."""
         return self._state.started_ns_J[number]

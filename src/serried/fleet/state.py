@@ -18,18 +18,17 @@ from serried.errors import NoAnswer
 from serried.fleet.columns import (
     DOWN,
     DRAINING,
-    NOBODY,
     RESERVED,
     SHARED,
     SPARE,
     Columns,
-    bits_of,
     chip_bits,
     columns_of,
 )
+from serried.fleet.hands import Hands
 from serried.fleet.legality import refusal
 from serried.fleet.snapshot import Snapshot
-from serried.fleet.spec import FAR_NS, WHOLE_MILLI, Event, EventKind, Fleet, Job, JobStatus, Placement
+from serried.fleet.spec import FAR_NS, WHOLE_MILLI, Event, EventKind, Fleet, Job, JobStatus, Placement, Shape
 from serried.fleet.usage import Usage
 
 __all__ = ["State", "replay"]
@@ -68,9 +67,7 @@ class State:
         self.preempted: list[tuple[int, int]] = []
         self._lodgers: dict[int, list[int]] = {}   # node -> jobs there that own no whole chip
         self._view = self.columns.read_only()
-        widest = self.columns.free_milli_NC.shape[1]
-        self._slots_WG = (np.arange(widest + 1)[:, None] // np.arange(1, widest + 1)).astype(np.int32)
-        self._switches_LN = np.vstack([fleet.switch_LN, np.zeros((1, fleet.node_count), dtype=np.int32)])
+        self._hands = Hands(fleet, self.columns)
 
     @property
     def version(self) -> int:
@@ -225,7 +222,7 @@ class State:
         if event.chips:
             chips = np.uint64(event.chips)
             columns.broken_chips_N[node_R] |= chips
-            owner_RC = columns.owner_NC[node_R][:, chip_bits(np.array([chips]), self._widest)[0]]
+            owner_RC = columns.owner_NC[node_R][:, chip_bits(np.array([chips]), columns.owner_NC.shape[1])[0]]
             hit = set(owner_RC.ravel().tolist())
             if SHARED in hit:
                 hit |= {number for node in event.nodes for number in self._lodgers.get(node, ())
@@ -236,7 +233,7 @@ class State:
         for number in sorted(hit):
             if number >= 0 and self.status_J[number] == JobStatus.RUNNING:
                 self._break(number)
-        self._recount(node_R)
+        self._hands.recount(node_R)
         self.touched[-1] = event.nodes
         return -1
 
@@ -247,7 +244,7 @@ class State:
         else:
             self.columns.flags_N[node_R] &= ~DOWN
         self._make_room()
-        self._recount(node_R)
+        self._hands.recount(node_R)
         self.touched[-1] = event.nodes
         return -1
 
@@ -264,7 +261,7 @@ class State:
             self.lost_version = len(self.log)
             self.columns.flags_N[node_R] |= DRAINING if event.kind == EventKind.DRAIN else SPARE
             (self.draining if event.kind == EventKind.DRAIN else self.spares).update(dict.fromkeys(event.nodes))
-        self._recount(node_R)
+        self._hands.recount(node_R)
         self.touched[-1] = event.nodes
         return -1
 
@@ -276,7 +273,7 @@ class State:
             self.reserved_nodes[event.job] = node_R
             self.reserver.update(dict.fromkeys(event.nodes, event.job))
             self.columns.flags_N[node_R] |= RESERVED
-            self._recount(node_R)
+            self._hands.recount(node_R)
         self.touched[-1] = (*freed, *event.nodes)
         return event.job
 
@@ -290,7 +287,7 @@ class State:
             del self.reserver[node]
         node_R = self.reserved_nodes.pop(number)
         self.columns.flags_N[node_R] &= ~RESERVED
-        self._recount(node_R)
+        self._hands.recount(node_R)
         return held.nodes
 
     # chips change hands
@@ -300,17 +297,12 @@ class State:
         self.freed_version = len(self.log)
         self.came.clear()
 
-    @property
-    def _widest(self) -> int:
-        return int(self.columns.free_milli_NC.shape[1])
-
     def _occupy(self, event: Event) -> None:
         assert event.placement is not None, "legality saw the placement"
         self.placements[event.job] = event.placement
-        if self.spares:   # a spare that works is a spare no more
-            for node in event.placement.node_R.tolist():
-                self.spares.pop(node, None)
-            self.columns.flags_N[event.placement.node_R] &= ~SPARE
+        for node in [node for node in event.placement.node_R.tolist() if node in self.spares] if self.spares else ():
+            del self.spares[node]   # a spare that works is a spare no more
+            self.columns.flags_N[node] &= ~SPARE
         self.touched[-1] = event.placement.node_R
         self._change_hands(event.job, event.placement, event.time_ns, sign=1)
 
@@ -324,72 +316,52 @@ class State:
     def _change_hands(self, number: int, placement: Placement, time_ns: int, *, sign: int) -> None:
         """Take (sign 1) or give back (sign -1) everything that a placement names."""
         job = self.jobs[number]
-        alone = len(placement.node_R) == 1
-        if job.shape.share_milli < WHOLE_MILLI or not (placement.chips_R[0] if alone else placement.chips_R.all()):
-            self._lodge(number, placement.node_R.tolist(), sign)
-        (self._change_one if alone else self._change_many)(number, placement, sign)
-        self._foresee(placement.node_R, time_ns + job.runtime_ns if job.runtime_ns else FAR_NS, sign)
-        milli_by_kind = self._milli_by_kind(placement, sign * job.shape.share_milli)
+        shape, node_R = job.shape, placement.node_R
+        if shape.share_milli < WHOLE_MILLI or not placement.chips_R.item(0) or (
+                np.count_nonzero(placement.chips_R) < len(node_R)):
+            self._lodge(number, node_R.tolist(), sign)
+        self._hands.change(number, shape, placement, sign)
+        self._foresee(node_R, time_ns + job.runtime_ns if job.runtime_ns else FAR_NS, sign)
+        milli_by_kind = self._milli_by_kind(placement, shape, sign)
         self.usage.hold(job.tenant, milli_by_kind, time_ns)
-        if job.preemptible and job.shape.share_milli == WHOLE_MILLI:
+        if job.preemptible and shape.share_milli == WHOLE_MILLI:
             chips = sum(milli_by_kind.values()) // WHOLE_MILLI
             self.evictable_chips[job.priority] = self.evictable_chips.get(job.priority, 0) + chips
             self.evictable_chips_J[number] += chips
 
     def _foresee(self, node_R: NDArray[np.int32], end_ns: int, sign: int) -> None:
         """When nodes will be idle, once a job that ends at `end_ns` came (sign 1) or left (sign -1)."""
-        until_ns_N = self.columns.busy_until_ns_N
-        if sign > 0:
-            if len(node_R) == 1:
-                node = node_R[0]
-                until_ns_N[node] = max(until_ns_N[node], end_ns)
-                return
+        until_ns_N, columns = self.columns.busy_until_ns_N, self.columns
+        if len(node_R) == 1:
+            node = node_R.item()
+            if sign > 0:
+                until_ns_N[node] = max(until_ns_N.item(node), end_ns)
+            else:
+                until_ns_N[node] = 0 if columns.idle_chips_N[node] == self.fleet.chip_count_N[node] else self._until_ns(
+                    node)
+        elif sign > 0:
             until_ns_N[node_R] = np.maximum(until_ns_N[node_R], end_ns)
-            return
-        until_ns_N[node_R] = 0
-        for node in node_R[self.columns.idle_chips_N[node_R] < self.fleet.chip_count_N[node_R]].tolist():
-            until_ns_N[node] = max((self._end_ns(number) for number in self.jobs_on(node)), default=0)
+        else:
+            until_ns_N[node_R] = 0
+            for node in node_R[columns.idle_chips_N[node_R] < self.fleet.chip_count_N[node_R]].tolist():
+                until_ns_N[node] = self._until_ns(node)
+
+    def _until_ns(self, node: int) -> int:
+        """When the last job of a node is expected to end; 0 without jobs."""
+        return max((self._end_ns(number) for number in self.jobs_on(node)), default=0)
 
     def _end_ns(self, number: int) -> int:
         """When a running job is expected to end."""
         runtime_ns = self.jobs[number].runtime_ns
         return self.started_ns_J[number] + runtime_ns if runtime_ns else FAR_NS
 
-    def _change_one(self, number: int, placement: Placement, sign: int) -> None:
-        """The same as `_change_many` for a single row, in plain numbers: most jobs stand on one node."""
-        columns, shape = self.columns, self.jobs[number].shape
-        node, chips, workers = int(placement.node_R[0]), int(placement.chips_R[0]), int(placement.workers_R[0])
-        free_C, owner_C, share_milli = columns.free_milli_NC[node], columns.owner_NC[node], sign * shape.share_milli
-        for chip in _BITS[chips] if chips < len(_BITS) else bits_of(chips):
-            free_C[chip] -= share_milli
-            if shape.share_milli < WHOLE_MILLI:
-                owner_C[chip] = NOBODY if free_C[chip] == WHOLE_MILLI else SHARED
-            else:
-                owner_C[chip] = number if sign > 0 else NOBODY
-        columns.cpu_free_milli_N[node] -= sign * workers * shape.cpu_milli
-        columns.memory_free_bytes_N[node] -= sign * workers * shape.memory_bytes
-        self._recount_one(node)
-
-    def _change_many(self, number: int, placement: Placement, sign: int) -> None:
-        columns, shape, node_R = self.columns, self.jobs[number].shape, placement.node_R
-        held_RC = chip_bits(placement.chips_R, self._widest)
-        columns.free_milli_NC[node_R] -= (held_RC * np.int16(sign * shape.share_milli)).astype(np.int16)
-        columns.cpu_free_milli_N[node_R] -= sign * shape.cpu_milli * placement.workers_R.astype(np.int64)
-        columns.memory_free_bytes_N[node_R] -= sign * shape.memory_bytes * placement.workers_R.astype(np.int64)
-        owner_RC = columns.owner_NC[node_R]
-        if shape.share_milli == WHOLE_MILLI:
-            owner_RC[held_RC] = number if sign > 0 else NOBODY
-        else:
-            owner_RC[held_RC] = np.where(columns.free_milli_NC[node_R][held_RC] == WHOLE_MILLI, NOBODY, SHARED)
-        columns.owner_NC[node_R] = owner_RC
-        self._recount(node_R)
-
-    def _milli_by_kind(self, placement: Placement, share_milli: int) -> dict[int, int]:
+    def _milli_by_kind(self, placement: Placement, shape: Shape, sign: int) -> dict[int, int]:
         """Shares of chips that a placement holds, by kind of chip."""
-        if len(placement.node_R) == 1:
-            return {int(self.fleet.kind_N[placement.node_R[0]]): share_milli * int(placement.chips_R[0]).bit_count()}
+        way = shape.alternatives[placement.alternative]
+        if len(way.kinds) == 1:   # the law saw to it that all of the gang stands on them
+            return {way.kinds[0]: sign * shape.share_milli * way.chip_count}
         chips_K = np.bincount(self.fleet.kind_N[placement.node_R], weights=np.bitwise_count(placement.chips_R))
-        return {kind: share_milli * int(chips) for kind, chips in enumerate(chips_K.tolist()) if chips}
+        return {kind: sign * shape.share_milli * int(chips) for kind, chips in enumerate(chips_K.tolist()) if chips}
 
     def _lodge(self, number: int, nodes: Sequence[int], sign: int) -> None:
         for node in nodes:
@@ -400,49 +372,12 @@ class State:
                 if not self._lodgers[node]:
                     del self._lodgers[node]
 
-    def _recount(self, node_R: NDArray[np.int32]) -> None:
-        """What is idle and open on nodes that changed, and what that means to the switches above them."""
-        columns = self.columns
-        free_RC = columns.free_milli_NC[node_R]
-        broken_R = columns.broken_chips_N[node_R]
-        if broken_R.any():
-            free_RC[chip_bits(broken_R, self._widest)] = 0
-        idle_R = (free_RC == WHOLE_MILLI).sum(axis=1)
-        takes_R = columns.flags_N[node_R] == 0
-        open_R = np.where(takes_R, idle_R, 0)
-        delta_RG = self._slots_WG[open_R] - self._slots_WG[columns.open_chips_N[node_R]]
-        kind_R = self.fleet.kind_N[node_R]
-        for slots_KSG, switch_N in zip(columns.slots_KSG, self._switches_LN, strict=True):
-            np.add.at(slots_KSG, (kind_R, switch_N[node_R]), delta_RG)
-        columns.idle_chips_N[node_R], columns.open_chips_N[node_R] = idle_R, open_R
-        columns.open_share_milli_N[node_R] = np.where(takes_R, free_RC.max(axis=1), -1)
-        columns.open_sum_milli_N[node_R] = np.where(takes_R, free_RC.sum(axis=1), 0)
-
-    def _recount_one(self, node: int) -> None:
-        columns = self.columns
-        if columns.broken_chips_N[node]:
-            self._recount(np.array([node], dtype=np.int32))
-            return
-        free_C = columns.free_milli_NC[node].tolist()
-        idle = free_C.count(WHOLE_MILLI)
-        takes = not columns.flags_N[node]
-        before, after = int(columns.open_chips_N[node]), idle if takes else 0
-        if after != before:
-            kind, delta_G = self.fleet.kind_N[node], self._slots_WG[after] - self._slots_WG[before]
-            for slots_KSG, switch_N in zip(columns.slots_KSG, self._switches_LN, strict=True):
-                slots_KSG[kind, switch_N[node]] += delta_G
-        columns.idle_chips_N[node], columns.open_chips_N[node] = idle, after
-        columns.open_share_milli_N[node] = max(free_C) if takes else -1
-        columns.open_sum_milli_N[node] = sum(free_C) if takes else 0
-
 
 def _holds(placement: Placement, node: int, chips: int) -> bool:
     """Whether a placement holds any of the chips of a node."""
     return any(int(held) & chips for held in placement.chips_R[placement.node_R == node])
 
 
-#: Chips of every mask of up to eight.
-_BITS = tuple(bits_of(mask) for mask in range(256))
 _NONE: tuple[int, ...] = ()
 #: Events of the world after which any waiting job may have its chance.
 _CHANGES = frozenset({EventKind.FINISH, EventKind.CANCEL, EventKind.FAIL, EventKind.REPAIR, EventKind.DRAIN,

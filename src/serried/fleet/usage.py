@@ -17,7 +17,8 @@ __all__ = ["Usage"]
 
 
 class Usage:
-    """Chips held now (`held_milli_TK`) and decayed chip-seconds used, each counted for a tenant and all above it.
+    """Chips held now (`held_milli_TK`; `held_milli_T` of all kinds) and decayed chip-seconds used, each counted for a
+    tenant and all above it.
 
     A chip-second weighs 1 when it is used and half as much every half-life later:
     u(t + d) = u(t) 2^(-d/h) + held * h/ln 2 * (1 - 2^(-d/h)); without a half-life u(t + d) = u(t) + held * d.
@@ -27,7 +28,7 @@ class Usage:
         self.has_quotas = any(tenant.quota_chips_K for tenant in fleet.tenants)
         self._lineages = tuple(_lineage(fleet, one) for one in range(len(fleet.tenants)))
         self.held_milli_TK = np.zeros((len(fleet.tenants), len(fleet.kinds)), dtype=np.int64)
-        self._held_milli_T = [0] * len(fleet.tenants)
+        self.held_milli_T = [0] * len(fleet.tenants)
         self._used_chip_s_T = [0.0] * len(fleet.tenants)
         self._known_ns_T = [0] * len(fleet.tenants)
         self._changed: set[int] = set()   # tenants whose columns lag behind
@@ -51,11 +52,11 @@ class Usage:
             self._changed.add(one)
             for kind, milli in milli_by_kind.items():
                 self.held_milli_TK[one, kind] += milli
-                self._held_milli_T[one] += milli
+                self.held_milli_T[one] += milli
 
     def used_chip_s(self, tenant: int, time_ns: int) -> float:
         """Decayed chip-seconds of a tenant and all below it, as of `time_ns`."""
-        gone_s, held = (time_ns - self._known_ns_T[tenant]) / 1e9, self._held_milli_T[tenant] / WHOLE_MILLI
+        gone_s, held = (time_ns - self._known_ns_T[tenant]) / 1e9, self.held_milli_T[tenant] / WHOLE_MILLI
         if self._half_life_s <= 0:
             return self._used_chip_s_T[tenant] + held * gone_s
         kept = math.exp2(-gone_s / self._half_life_s)
@@ -65,7 +66,7 @@ class Usage:
         """What fair share compares, from the top of the tree down: use over weight. The least served has the least;
         siblings are compared first where their lines part (the order of Slurm's fair tree)."""
         for one in self._changed:
-            self._columns_3T[:, one] = (self._used_chip_s_T[one], self._held_milli_T[one] / WHOLE_MILLI,
+            self._columns_3T[:, one] = (self._used_chip_s_T[one], self.held_milli_T[one] / WHOLE_MILLI,
                                         self._known_ns_T[one] / 1e9)
         self._changed.clear()
         used_chip_s_T, held_T, known_s_T = self._columns_3T
@@ -79,7 +80,7 @@ class Usage:
 
     def arrays(self) -> Sequence[NDArray[np.generic]]:
         """Everything that is remembered, in a fixed order."""
-        return [self.held_milli_TK, np.array(self._held_milli_T), np.array(self._used_chip_s_T),
+        return [self.held_milli_TK, np.array(self.held_milli_T), np.array(self._used_chip_s_T),
                 np.array(self._known_ns_T)]
 
 

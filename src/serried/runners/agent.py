@@ -146,15 +146,17 @@ class Agent:
 
     def _keep(self, task: TaskSeen) -> None:
         self.ended[task.attempt] = task
+        self._write(task)
+        self._tell({"task": task_words(task)})
+
+    def _write(self, task: TaskSeen) -> None:
         try:
             self.files.write_ended(task)
         except OSError as error:
-            self._note(f"what became of an attempt is not kept where it outlives this agent: {error}")
-        self._tell({"task": task_words(task)})
+            self._note(f"what becomes of an attempt is not kept where it outlives this agent: {error}")
 
-    def _keep_unstarted(self, attempt: AttemptId, phase: Phase, error: str = "") -> None:
-        self._keep(TaskSeen(attempt=attempt, node=self.files.node, incarnation=self.incarnation, phase=phase,
-                            error=error))
+    def _without_ranks(self, attempt: AttemptId, phase: Phase, error: str = "") -> TaskSeen:
+        return TaskSeen(attempt=attempt, node=self.files.node, incarnation=self.incarnation, phase=phase, error=error)
 
     def _on_time(self) -> None:
         now_ns = time.monotonic_ns()
@@ -220,13 +222,13 @@ class Agent:
             talk.say(line_of({"refused": str(order)}))
             talk.close()
         elif order.incarnation == self.incarnation and not self._known(order.attempt):
-            self._keep_unstarted(order.attempt, Phase.EXITED, str(order))
+            self._keep(self._without_ranks(order.attempt, Phase.EXITED, str(order)))
 
     def _start(self, order: Start) -> None:
         if self.ending or order.incarnation != self.incarnation or self._known(order.attempt):
             return
         if order.attempt in self.barred:
-            self._keep_unstarted(order.attempt, Phase.GONE)
+            self._keep(self._without_ranks(order.attempt, Phase.GONE))
             return
         name = str(order.attempt)
         told: Callable[[], None] = lambda: self._tell({"task": task_words(task.seen())})  # noqa: E731
@@ -236,11 +238,12 @@ class Agent:
         try:
             cage = Cage(self.files.mark(name), self.group / name if self.group else None)
         except OSError as error:
-            self._keep_unstarted(order.attempt, Phase.EXITED, f"the node cannot confine another row: {error}. Stop "
-                                                              f"something on it, or raise its limit of cgroups.")
+            self._keep(self._without_ranks(order.attempt, Phase.EXITED, (
+                f"the node cannot confine another row: {error}. Stop something on it, or raise its limit of cgroups.")))
             return
         task = Task(order, node=self.files.node, state=self.files.state, beats=beats, cage=cage,
                     selector=self.selector, changed=told)
+        self._write(self._without_ranks(order.attempt, Phase.GONE))   # what became of it, should this agent die now
         self.tasks[order.attempt] = task
         task.start(self.base_environment, self.home)
         told()
@@ -249,7 +252,7 @@ class Agent:
         if order.attempt in self.tasks:
             self.tasks[order.attempt].stop(order.grace_ns, now_ns)
         elif order.attempt not in self.ended and order.attempt not in self.barred:
-            self._keep_unstarted(order.attempt, Phase.GONE)
+            self._keep(self._without_ranks(order.attempt, Phase.GONE))
 
     def _forget(self, order: Forget) -> None:
         if order.attempt in self.tasks:   # it is not over: whoever says so is wrong

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import selectors
+import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -31,23 +32,28 @@ class LocalEngine:
 
     on_change: called by the engine's own thread as soon as there is news; it must not wait. respawn_ns: from the death
     of an agent to the next one. log_limit_bytes, log_kept_parts: of the output of every rank. spawns: whether agents
-    that do not run are started; cgroups: whether these use cgroups where that is permitted.
+    that do not run are started; cgroups: whether these use cgroups where that is permitted. owner: names the ledger by
+    which attempts are numbered; what another one ordered here is ended before anything else, as its numbers would be
+    taken for ours. "" = nobody asks.
     """
 
     name = "local"
 
     def __init__(self, state: Path | str, nodes: Sequence[LocalNode], *, respawn_ns: int = 500_000_000,
                  log_limit_bytes: int = 16 * 2**20, log_kept_parts: int = 3, spawns: bool = True, cgroups: bool = True,
-                 on_change: Callable[[], None] | None = None) -> None:
+                 owner: str = "", on_change: Callable[[], None] | None = None) -> None:
         self.on_change = on_change or (lambda: None)
         self._state = Path(state).absolute()
         self._log_limit_bytes, self._log_kept_parts = log_limit_bytes, log_kept_parts
         self._nodes = {one.node.name: one for one in nodes}
+        if owner:
+            _oust_others(self._state, owner)
         self._lock = threading.RLock()
         self._selector = selectors.DefaultSelector()
         self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._closing, self._news, self._offset_ns = False, False, 0
+        self._told: dict[tuple[AttemptId, str, int], tuple[TaskSeen, TaskSeen]] = {}   # as heard, as told
         self._links = {name: Link(NodeFiles(self._state, name), lock=self._lock, selector=self._selector,
                                   respawn_ns=respawn_ns, spawns=spawns, cgroups=cgroups, changed=self._changed)
                        for name in self._nodes}
@@ -73,9 +79,13 @@ class LocalEngine:
             nodes = tuple(NodeSeen(name=name, incarnation=link.incarnation, fenced=link.fenced,
                                    heard_ns=link.heard_ns + self._offset_ns if link.heard_ns else 0)
                           for name, link in self._links.items())
-            tasks = tuple(self._by_drivers_clock(task) for link in self._links.values()
-                          for task in link.tasks.values())
-        return Observation(nodes=nodes, tasks=tasks)
+            tasks = [task for link in self._links.values() for task in link.tasks.values()]
+            before, self._told = self._told, {}
+            for task in tasks:   # few have news since the last time
+                key = task.attempt, task.node, self._offset_ns
+                known = before.get(key)
+                self._told[key] = known if known and known[0] is task else (task, self._by_drivers_clock(task))
+            return Observation(nodes=nodes, tasks=tuple(told for _, told in self._told.values()))
 
     def _by_drivers_clock(self, task: TaskSeen) -> TaskSeen:
         if not any(one.beat for one in task.ranks):
@@ -159,8 +169,8 @@ class LocalEngine:
         deadline_s = time.monotonic() + grace_ns / 1e9 + 1.0
         self.close()
         for link in self._links.values():
-            while bury(link.files, kill=time.monotonic() > deadline_s, given_up=lambda: False) is None:
-                pass
+            while bury(link.files, kill=lambda: time.monotonic() > deadline_s, given_up=lambda: False) is None:
+                pass   # it still has time
 
     def _changed(self) -> None:
         self._news = True
@@ -191,3 +201,18 @@ class LocalEngine:
                     self.on_change()
                 except Exception:   # who is told must not keep the others from being told
                     _LOG.exception("the engine's listener failed")
+
+
+def _oust_others(state: Path, owner: str) -> None:
+    """End and forget all that was ordered by another owner; waits for it."""
+    said = state / "owner"
+    if said.exists() and said.read_text() == owner:
+        return
+    for name in node_names(state):
+        files = NodeFiles(state, name)
+        bury(files, kill=lambda: True, given_up=lambda: False)
+        shutil.rmtree(files.ended, ignore_errors=True)
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    drafted = said.with_name(f"owner.{os.getpid()}")
+    drafted.write_text(owner)
+    os.replace(drafted, said)

@@ -57,17 +57,18 @@ def _kill(record: AgentRecord | None) -> None:
             os.close(handle)
 
 
-def bury(files: NodeFiles, *, kill: bool, given_up: Callable[[], bool]) -> AgentRecord | None:
+def bury(files: NodeFiles, *, kill: Callable[[], bool], given_up: Callable[[], bool]) -> AgentRecord | None:
     """Make sure that no agent of a node lives, nor anything that one started, and say which agent it was.
 
-    kill: end the agent if it lives; otherwise None is answered where it does. Waits as long as it takes, or until
-    `given_up`, which answers None too. While it works no agent can start: it holds their lock.
+    kill: whether to end the agent if it lives; otherwise None is answered where it does. Waits as long as it takes, or
+    until `given_up`, which answers None too. While it works no agent can start: it holds their lock.
     """
     patience_s = time.monotonic() + _LETTING_GO_S
     while (lock := files.try_lock()) is None:
-        if given_up() or (not kill and time.monotonic() > patience_s):
+        kills = kill()
+        if given_up() or (not kills and time.monotonic() > patience_s):
             return None
-        if kill:
+        if kills:
             _kill(files.record())
         time.sleep(_PAUSE_S)
     try:
@@ -90,7 +91,7 @@ class Link:
         self.tasks: dict[AttemptId, TaskSeen] = {}
         self._told = self.tasks   # what is being told before the hello, which closes the list
         self.unforgotten: set[AttemptId] = set()
-        self.closing = False
+        self.closing, self._kills, self._complained = False, False, ""
         self._talk: Conversation | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self._seeking_since_ns, self._spawn_due_ns, self._failures = 0, 0, 0
@@ -105,10 +106,13 @@ class Link:
     def fence(self) -> None:
         """Kill the agent and all it runs. Asking twice is asking once."""
         with self._lock:
-            if self.stage not in (Stage.BURYING, Stage.BURIED) and not self.closing:
-                self._start_burial(kill=True)
-                if self._talk:
-                    self._talk.close()
+            if self.stage == Stage.BURIED or self.closing:
+                return
+            self._kills = True
+            if self.stage != Stage.BURYING:
+                self._start_burial()
+            if self._talk:
+                self._talk.close()
 
     def step(self) -> None:
         """What is due: called by the engine's thread alone, without the lock."""
@@ -117,8 +121,8 @@ class Link:
             return
         if self._child and self._child.poll() is not None:
             if self._child.returncode not in (0, 3, -signal.SIGKILL) and not self.incarnation:
-                _LOG.warning("the agent of node %s ended with %s: see %s", self.files.node, self._child.returncode,
-                             self.files.directory / "agent.log")
+                self._complain(f"the agent of node {self.files.node} ended with {self._child.returncode}: see "
+                               f"{self.files.directory / 'agent.log'}")
             self._child = None
         if self.stage == Stage.BURIED:
             self._seek(now_ns)
@@ -126,8 +130,14 @@ class Link:
             try:
                 self._try(now_ns)
             except OSError as error:   # no space, no handles, no directory: the other nodes do not care
-                _LOG.warning("node %s cannot be reached: %s", self.files.node, error)
+                self._complain(f"node {self.files.node} cannot be reached: {error}")
                 self.due_ns = now_ns + _IN_TROUBLE_NS
+
+    def _complain(self, text: str) -> None:
+        """Once, until something else is wrong: it is tried again and again."""
+        if text != self._complained:
+            self._complained = text
+            _LOG.warning(text)
 
     def let_go(self) -> None:
         """Leave the agent and its jobs alone."""
@@ -180,36 +190,43 @@ class Link:
             self._child = subprocess.Popen(command, env=environment, cwd="/", start_new_session=True,
                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
-    def _start_burial(self, *, kill: bool) -> None:
+    def _start_burial(self) -> None:
         self.stage, self.due_ns = Stage.BURYING, 2**63
-        self._gravedigger = threading.Thread(target=self._bury, args=(kill,), daemon=True,
-                                             name=f"burial of {self.files.node}")
+        self._gravedigger = threading.Thread(target=self._bury, daemon=True, name=f"burial of {self.files.node}")
         self._gravedigger.start()
 
-    def _bury(self, kill: bool) -> None:
+    def _is_to_kill(self) -> bool:
         child = self._child
-        if kill and child:
+        if self._kills and child:
             child.kill()   # it may not have got as far as saying who it is
+        return self._kills
+
+    def _bury(self) -> None:
+        record, failed = None, False
         try:
-            record = bury(self.files, kill=kill, given_up=lambda: self.closing)
+            record = bury(self.files, kill=self._is_to_kill, given_up=lambda: self.closing)
         except OSError as error:   # the disk or the table of files is full; a node that is not fenced is asked again
-            _LOG.warning("node %s could not be fenced: %s", self.files.node, error)
-            record = None
+            self._complain(f"node {self.files.node} could not be fenced: {error}")
+            failed = True
         with self._lock:
-            now_ns = time.monotonic_ns()
-            if record is None:
-                self._seek(now_ns)
-            else:
+            now_ns, kills = time.monotonic_ns(), self._kills
+            self._kills = False
+            if record is not None:
                 self.incarnation, self.fenced = self.incarnation or record.incarnation, True
                 self.tasks = {attempt: task for attempt, task in self.tasks.items() if task.phase >= Phase.EXITED}
                 self.stage, self.due_ns = Stage.BURIED, now_ns + self.respawn_ns
                 self._spawn_due_ns = 0
+            elif kills and not failed and not self.closing:   # the order came too late for this one
+                self._kills = True
+                self._start_burial()
+            else:
+                self._seek(now_ns)
         self._changed()
 
     def _lost(self, talk: Conversation) -> None:
         self._talk = None
         if self.stage == Stage.TALKING and not self.closing:
-            self._start_burial(kill=False)
+            self._start_burial()
             self._changed()
 
     def _hear(self, talk: Conversation, line: bytes) -> None:
@@ -227,9 +244,9 @@ class Link:
             elif "forgotten" in words:
                 self.tasks.pop(AttemptId(*words["forgotten"]), None)
             elif "refused" in words:
-                _LOG.warning("the agent of node %s refused an order: %s", self.files.node, words["refused"])
+                self._complain(f"the agent of node {self.files.node} refused an order: {words['refused']}")
         except (BadOrder, ValueError, LookupError, TypeError) as error:
-            _LOG.warning("the agent of node %s says what cannot be read: %r", self.files.node, error)
+            self._complain(f"the agent of node {self.files.node} says what cannot be read: {error!r}")
             talk.close()
 
     def _hear_hello(self, words: dict[str, Any]) -> None:

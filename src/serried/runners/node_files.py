@@ -1,13 +1,15 @@
 """What a node has on disk, for its agent and for whoever has to do without it.
 
     STATE/identity            what tells the processes of this state directory from those of another one
+    STATE/owner               whose orders these are, where the engine was told
     STATE/logs/J.E/R.log      output of rank R of attempt J.E
     STATE/nodes/N/lock        held by the agent of node N while it lives: where it is free, no agent lives
     STATE/nodes/N/agent.json  who that is
     STATE/nodes/N/socket      where it listens
     STATE/nodes/N/agent.log   what it has to say when there is nobody to say it to
     STATE/nodes/N/beats/J.E/R heartbeat of rank R
-    STATE/nodes/N/ended/J.E   what became of an attempt, until it is forgotten; it outlives the agent
+    STATE/nodes/N/ended/J.E   what became of an attempt, until it is forgotten; it outlives the agent, and until the
+                              attempt has ended it says what its death makes of it: gone
 """
 
 from __future__ import annotations

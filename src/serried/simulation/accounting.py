@@ -8,14 +8,14 @@ Axes: N = node, K = kind of chip.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serried.clock import HOUR_NS
 from serried.fleet import Job, State
-from serried.fleet.columns import DOWN, DRAINING, RESERVED, SPARE, chip_bits
+from serried.fleet.columns import DOWN, DRAINING, RESERVED, SPARE, bits_of
 from serried.fleet.spec import WHOLE_MILLI
 from serried.simulation.stint import Phases, Stint
 
@@ -28,8 +28,10 @@ ACCOUNTS = ("nobody asked", "waiting jobs do not fit", "scraps of shared chips",
             "kept for a waiting job", "draining", "starting", "restarting", "writing checkpoints",
             "lost to failures", "lost to preemption and moves", "behind slow nodes", "hanging on unknown faults",
             "broken, waiting for nodes", "headroom of services", "useful")
-_FLAGGED = (("draining", DRAINING, DOWN), ("kept as spares", SPARE, DOWN | DRAINING),
-            ("kept for a waiting job", RESERVED, DOWN | DRAINING | SPARE))
+#: Why a node that is up takes no work, the first that holds.
+_FLAGGED = ((DRAINING, "draining"), (SPARE, "kept as spares"), (RESERVED, "kept for a waiting job"))
+#: Accounts of what no node answers for by itself.
+_NOT_FILED = frozenset(ACCOUNTS[:3])
 
 
 class Books:
@@ -42,69 +44,73 @@ class Books:
         self.capacity_milli = int(state.fleet.chip_count_N.sum()) * WHOLE_MILLI
         self.held_total = 0
         self.held_milli = self.asked_milli = 0   # asked: by jobs that wait, on their first alternative
-        self._widest = int(state.fleet.chip_count_N.max())
         self._tops = [number for number, tenant in enumerate(state.fleet.tenants) if tenant.parent < 0]
-        self._since_ns = 0
+        self._since_ns = self._version = 0
+        self._open_milli = self.capacity_milli
         self._unheld: dict[str, int] = {"nobody asked": self.capacity_milli}
-        self._rest_milli = 0
-        self.failed_nodes: dict[int, None] = {}     # nodes that are down
-        self.lame_nodes: dict[int, None] = {}       # nodes with failed chips
+        self._filed: dict[int, tuple[tuple[str, int], ...]] = {}   # node -> what nobody may take of it, by account
+        self._filed_N = np.zeros(state.fleet.node_count, dtype=bool)
 
     def settle(self, now_ns: int) -> None:
         """Book what nobody held since the last time."""
         gone_ns = now_ns - self._since_ns
         if gone_ns:
+            total = self.total
             for account, milli in self._unheld.items():
-                self.total[account] += milli * gone_ns
+                if milli:
+                    total[account] += milli * gone_ns
             self.held_total += self.held_milli * gone_ns
             self._since_ns = now_ns
 
-    def recount(self, *, flags_changed: bool) -> None:
+    def recount(self) -> None:
         """Who holds what from now on, after everything that happened at this instant."""
-        state = self._state
-        self.held_milli = int(state.usage.held_milli_TK[self._tops].sum())
-        open_milli = int(state.columns.slots_KSG[-1][:, 0, 0].sum()) * WHOLE_MILLI
-        rest_milli = self.capacity_milli - self.held_milli - open_milli
-        if flags_changed or rest_milli != self._rest_milli:
-            self._rest_milli = rest_milli
-            flagged = self._flagged()
-            self._unheld = flagged | {"scraps of shared chips": rest_milli - sum(flagged.values())}
-        unfit_milli = min(open_milli, self.asked_milli)
-        self._unheld["waiting jobs do not fit"] = unfit_milli
-        self._unheld["nobody asked"] = open_milli - unfit_milli
-        assert self._unheld.get("scraps of shared chips", 0) >= 0, "no chip is counted twice"
+        state, unheld = self._state, self._unheld
+        touched = [nodes for nodes in state.touched[self._version:] if len(nodes)]
+        self._version = state.version
+        if touched:
+            for nodes in touched:
+                self._file(nodes)
+            self.held_milli = sum([state.usage.held_milli_T[top] for top in self._tops])
+            self._open_milli = sum(state.columns.slots_KSG[-1][:, 0, 0].tolist()) * WHOLE_MILLI
+            unheld["scraps of shared chips"] = self.capacity_milli - self.held_milli - self._open_milli - sum(
+                [milli for account, milli in unheld.items() if account not in _NOT_FILED])
+            assert unheld["scraps of shared chips"] >= 0, "no chip is counted twice"
+        unheld["waiting jobs do not fit"] = unfit_milli = min(self._open_milli, self.asked_milli)
+        unheld["nobody asked"] = self._open_milli - unfit_milli
 
-    def _flagged(self) -> dict[str, int]:
-        """What nobody holds and nobody may take, by reason."""
-        columns, found = self._state.columns, {}
-        if self.failed_nodes:
-            nodes = _array(self.failed_nodes)
-            by_fault = np.bincount(self._down_fault_N[nodes], weights=columns.free_milli_NC[nodes].sum(axis=1))
-            found = {self._fault_names[fault]: int(milli) for fault, milli in enumerate(by_fault.tolist())}
-        if self.lame_nodes:
-            nodes = _array(self.lame_nodes)
-            nodes = nodes[columns.flags_N[nodes] & DOWN == 0]
-            free_RC = columns.free_milli_NC[nodes] * chip_bits(columns.broken_chips_N[nodes], self._widest)
-            by_fault = np.bincount(self._down_fault_N[nodes], weights=free_RC.sum(axis=1))
-            for fault in np.flatnonzero(by_fault).tolist():
-                name = self._fault_names[fault]
-                found[name] = found.get(name, 0) + int(by_fault[fault])
-        kept: tuple[Collection[int], ...] = self._state.draining, self._state.spares, self._state.reserver
-        for (account, flag, before), nodes_kept in zip(_FLAGGED, kept, strict=True):
-            if nodes_kept:
-                flagged = _array(nodes_kept)
-                flags = columns.flags_N[flagged]
-                found[account] = self._sound(flagged[(flags & flag != 0) & (flags & before == 0)])
-        return found
-
-    def _sound(self, nodes: NDArray[np.int64]) -> int:
-        """Free shares of the healthy chips of some nodes."""
+    def _file(self, nodes: Sequence[int] | NDArray[np.int32]) -> None:
+        """Nodes changed: what nobody may take of them now, and no longer."""
         columns = self._state.columns
-        free_RC = columns.free_milli_NC[nodes]
-        broken_R = columns.broken_chips_N[nodes]
-        if broken_R.any():
-            free_RC[chip_bits(broken_R, self._widest)] = 0
-        return int(free_RC.sum())
+        if len(nodes) > 1:
+            node_R = np.asarray(nodes)
+            marked_R = columns.flags_N[node_R] | self._filed_N[node_R] | (columns.broken_chips_N[node_R] != 0)
+            marked = node_R[marked_R != 0].tolist() if np.count_nonzero(marked_R) else ()
+        else:
+            node = int(nodes[0])
+            marked = (node,) if columns.flags_N[node] or self._filed_N[node] or columns.broken_chips_N[node] else ()
+        unheld = self._unheld
+        for node in marked:
+            for account, milli in self._filed.pop(node, ()):
+                unheld[account] -= milli
+            withheld = tuple(self._withheld(node))
+            self._filed_N[node] = bool(withheld)
+            if withheld:
+                self._filed[node] = withheld
+                for account, milli in withheld:
+                    unheld[account] = unheld.get(account, 0) + milli
+
+    def _withheld(self, node: int) -> Iterator[tuple[str, int]]:
+        """Free shares of a node that nobody may take, by reason: the node, its broken chips, its sound ones."""
+        columns = self._state.columns
+        flags, broken = columns.flags_N.item(node), columns.broken_chips_N.item(node)
+        free_C: list[int] = columns.free_milli_NC[node].tolist()
+        lost_milli = sum(free_C) if flags & DOWN else sum(free_C[chip] for chip in bits_of(broken))
+        if lost_milli:
+            yield self._fault_names[self._down_fault_N.item(node)], lost_milli
+        for flag, account in _FLAGGED if not flags & DOWN else ():
+            if flags & flag:
+                yield account, sum(free_C) - lost_milli
+                return
 
     def book(self, stint: Stint, phases: Phases, *, by_failure: bool) -> None:
         """Book a closed stint."""
@@ -126,10 +132,6 @@ class Books:
     def chip_hours(self) -> dict[str, float]:
         """Every account that anything stands in, in chip-hours, in the order of the waterfall."""
         return {account: amount / CHIP_HOUR for account, amount in self.total.items() if amount}
-
-
-def _array(nodes: Collection[int]) -> NDArray[np.int64]:
-    return np.fromiter(nodes, dtype=np.int64)
 
 
 def asked_milli(job: Job) -> int:

@@ -99,14 +99,18 @@ class Breakage:
 
     def pace_of(self, placement: Placement) -> float:
         """A gang's pace is its slowest node's."""
-        return float(self.pace_N[placement.node_R].min()) if self.slow_count else 1.0
+        if not self.slow_count:
+            return 1.0
+        pace_R = self.pace_N[placement.node_R]
+        return pace_R.item() if len(pace_R) == 1 else float(pace_R.min())
 
     def strikes(self, placement: Placement) -> bool:
         """Whether a fault that nobody knows of lies under a placement."""
         if not self.unknown_count:
             return False
         node_R = placement.node_R
-        return bool(self.unknown_N[node_R].any() or (self.unknown_chips_N[node_R] & placement.chips_R).any())
+        return bool(np.count_nonzero(self.unknown_N[node_R]) or np.count_nonzero(
+            self.unknown_chips_N[node_R] & placement.chips_R))
 
 
 def holds_chip(placement: Placement, nodes: Iterable[int], chips: int) -> bool:

@@ -1,7 +1,7 @@
 """How often to save, and what saving, failing and starting again leave of the time.
 
 All functions take arrays or numbers, times in seconds. M = mean time between failures of the gang, w = writing one
-checkpoint, tau = work between two, R = restarting.
+checkpoint, tau = work between two.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 
 from serried.workload import Floats
 
-__all__ = ["daly_interval_s", "effective_time_ratio", "expected_wall_s", "young_interval_s"]
+__all__ = ["daly_interval_s", "effective_time_ratio", "young_interval_s"]
 
 
 def young_interval_s(write_s: Floats | float, mtbf_s: Floats | float) -> Floats:
@@ -27,17 +27,6 @@ def daly_interval_s(write_s: Floats | float, mtbf_s: Floats | float) -> Floats:
     ratio = write_s / (2.0 * mtbf_s)
     short_s = young_interval_s(write_s, mtbf_s) * (1.0 + np.sqrt(ratio) / 3.0 + ratio / 9.0) - write_s
     return np.asarray(np.where(ratio < 1.0, short_s, mtbf_s))
-
-
-def expected_wall_s(work_s: Floats | float, *, interval_s: Floats | float, write_s: float, restart_s: float,
-                    mtbf_s: Floats | float) -> Floats:
-    """Mean time to finish under failures that come at random: M e^(R/M) (e^((tau + w)/M) - 1) work/tau.
-
-    Restarts may fail too (Daly 2006, equation 20).
-    """
-    mtbf_s, interval_s = np.asarray(mtbf_s, dtype=np.float64), np.asarray(interval_s, dtype=np.float64)
-    return np.asarray(mtbf_s * np.exp(restart_s / mtbf_s) * np.expm1((interval_s + write_s) / mtbf_s)
-                      * np.asarray(work_s) / interval_s)
 
 
 def effective_time_ratio(node_count: Floats | float, node_failures_per_s: Floats | float, *,

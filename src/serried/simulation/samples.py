@@ -37,7 +37,7 @@ class Samples:
         in_whole = sum(int(whole_KG[kind, widest - 1]) * widest for kind, widest in enumerate(self.widest_K))
         self.time_ns.append(now_ns)
         self.held_ratio.append(books.held_milli / books.capacity_milli)
-        self.down_ratio.append(sum(int(state.fleet.chip_count_N[node]) for node in books.failed_nodes) * WHOLE_MILLI
+        self.down_ratio.append(sum(int(state.fleet.chip_count_N[node]) for node in self._since_ns) * WHOLE_MILLI
                                / books.capacity_milli)
         self.fragmentation_ratio.append(1.0 - in_whole / open_chips if open_chips else 0.0)
         self.pending.append(state.pending_count)

@@ -31,7 +31,7 @@ class Replicas:
         self._step_V, self._load_V, self._since_V = ([0] * len(services), [0.0] * len(services), [0] * len(services))
         self._working: list[set[int]] = [set() for _ in services]
         self._worked_V = [0] * len(services)   # thousandths of chips times nanoseconds
-        self._milli_V = [0] * len(services)
+        self._worked_ns_V = [0] * len(services)   # of replicas
 
     def step(self, service: int, now_ns: int) -> int:
         """The load changes; returns how many replicas are wanted."""
@@ -77,19 +77,20 @@ class Replicas:
             self._settle(service, now_ns)
             self._working[service].discard(number)
 
-    def worked(self, number: int, saved_ns: int, job: Job) -> None:
-        """Book what a replica, if it is one, worked in a stint."""
+    def worked(self, number: int, saved_ns: int, milli: int) -> None:
+        """Book what a replica, if it is one, worked in a stint on so many thousandths of chips."""
         service = self.owner.get(number)
         if service is not None:
-            self._milli_V[service] = job.shape.alternatives[0].chip_count * job.shape.share_milli
-            self._worked_V[service] += saved_ns * self._milli_V[service]
+            self._worked_ns_V[service] += saved_ns
+            self._worked_V[service] += saved_ns * milli
 
     def close(self, end_ns: int) -> Iterator[tuple[int, int]]:
         """Per service, (served, worked) in thousandths of chips times nanoseconds."""
         for service in range(len(self.services)):
             self._settle(service, end_ns)
-            served = round(self.served_V[service] * self._milli_V[service])
-            yield min(served, self._worked_V[service]), self._worked_V[service]
+            worked = self._worked_V[service]
+            milli = worked / max(self._worked_ns_V[service], 1)   # of the mean replica
+            yield min(round(self.served_V[service] * milli), worked), worked
 
     def unserved_ratio(self, service: int) -> float:
         """The share of the load that came while too few replicas worked."""

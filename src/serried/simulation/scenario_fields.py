@@ -15,8 +15,8 @@ from serried.units import parse_quantity
 
 __all__ = ["FAULT", "JOBS", "POOL", "SCHEDULER", "SERVICE", "TABLES", "TENANT", "TOP", "TRACE", "Field", "read_fields"]
 
-Holds = Literal["text", "count", "number", "time", "rate", "flag", "counts", "numbers", "shares", "money", "table",
-                "tables"]
+Holds = Literal["text", "count", "number", "time", "rate", "flag", "counts", "numbers", "shares", "sizes", "money",
+                "table", "tables"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +80,7 @@ POOL: Mapping[str, Field] = {
     "throughput": _may("number", "work of one chip, relative to other pools; its bf16 peak in PFLOP/s if left out",
                        None, 1e-9, 1e9),
     "price": _may("money", "of one chip; the chip's own figure if left out", None, 1, 1e7),
+    "fabric": _may("text", "what the planner puts jobs of a model on; the chip's own fabric if left out", ""),
 }
 TENANT: Mapping[str, Field] = {
     "name": _need("text", "who"),
@@ -99,17 +100,24 @@ FAULT: Mapping[str, Field] = {
     "pace": _may("number", "of a slow node", 1.0, 0.01, 1),
 }
 _WHERE: dict[str, Field] = {
-    "pools": _may("shares", "pool to throughput beside that of its chips; all if left out", {}),
+    "pools": _may("shares", "pool to throughput beside that of its chips, or beside what is predicted of a model; all "
+                  "if left out", {}),
     "level": _may("text", "leaf or spine: the switch that a gang should stay under", ""),
     "level_required": _may("flag", "whether it must", False),
     "priority": _may("count", "higher goes first", 0, -100, 100),
+}
+_MODEL: dict[str, Field] = {
+    "model": _may("text", "what runs: the planner then predicts its throughput on each pool, and how long a job takes "
+                  "and which pool is taken follow from that and from prices", ""),
+    "serve": _may("text", "how the model is served, INPUT/OUTPUT@CONCURRENCY", ""),
+    "chips_on": _may("sizes", "pool to sizes of gangs there, where they differ; one for each size", {}, 1, 10**7),
 }
 JOBS: dict[str, Field] = {
     "name": _need("text", "what the class is called"),
     "per_day": _need("number", "jobs a day, on average", 0, 1e8),
     "chips": _need("counts", "sizes of gangs; beyond one node, whole nodes", 1, 10**7),
     "weights": _may("numbers", "how often each size comes; alike if left out", [], 0, 1e12),
-    "median": _need("time", "median duration", 1, _YEARS_S),
+    "median": _need("time", "median duration, on the first of its pools", 1, _YEARS_S),
     "spread": _may("number", "standard deviation of the duration's logarithm", 0.0, 0, 5),
     "longest": _may("time", "the longest duration", 2592000.0, 1, _YEARS_S),
     "backlog": _may("count", "so many wait when the run begins", 0, 0, 10**7),
@@ -121,7 +129,8 @@ JOBS: dict[str, Field] = {
     "restart": _may("time", "from having its chips to working", 0.0, 0, _YEARS_S),
     "daily_swing": _may("number", "by how much arrivals rise and fall over the day", 0.0, 0, 1),
     "estimate_ratio": _may("number", "what users say of the duration, over the truth", 1.0, 0.01, 100),
-} | _WHERE
+    "train": _may("text", "how the model is trained, SEQxGLOBAL_BATCH", ""),
+} | _MODEL | _WHERE
 SERVICE: dict[str, Field] = {
     "name": _need("text", "what the service is called"),
     "replica_chips": _need("count", "chips of one replica", 1, 10**6),
@@ -134,7 +143,7 @@ SERVICE: dict[str, Field] = {
     "least": _may("count", "replicas at least", 1, 0, 10**7),
     "scale_every": _may("time", "how often replicas follow the load", 900.0, 1, 86400),
     "start": _may("time", "until a replica serves", 0.0, 0, 86400),
-} | _WHERE
+} | _MODEL | _WHERE
 TRACE: dict[str, Field] = {
     "file": _need("text", "the trace, relative to this file"),
     "format": _may("text", "philly, openb, pai or csv", "csv"),
@@ -183,6 +192,11 @@ def _checked(value: Any, field: Field, where: str, file: str) -> Any:
         if not isinstance(value, list) or not value:
             raise _bad(value, field, where, file, "a list of numbers")
         return [_number(one, field, where, file, whole=field.holds == "counts") for one in value]
+    if field.holds == "sizes":
+        if not isinstance(value, dict):
+            raise _bad(value, field, where, file, "names with whole numbers, { a = 32, b = [32, 64] }")
+        return {name: [_number(one, field, f"{where}.{name}", file, whole=True)
+                       for one in (sizes if isinstance(sizes, list) else [sizes])] for name, sizes in value.items()}
     if field.holds == "shares":
         if isinstance(value, list) and all(isinstance(one, str) for one in value):
             return dict.fromkeys(value, 1.0)

@@ -12,11 +12,12 @@ import numpy as np
 from serried.catalogue.entry import read_toml
 from serried.clock import nanoseconds
 from serried.economics import chip_usd_per_s
-from serried.errors import BadInput, nearest
+from serried.errors import BadInput, NoAnswer, nearest
 from serried.fleet import Alternative, Fleet, Shape, Tenant
 from serried.fleet.arrival_replay import MEASURES
 from serried.fleet.assembly import fleet_of
 from serried.fleet.rules import Rules, rules_named
+from serried.fleet.weighing import Way, Weigher
 from serried.silicon import Chip, read_chip
 from serried.simulation.failures import COMPONENTS
 from serried.simulation.reliability import read_faults
@@ -34,6 +35,7 @@ from serried.simulation.scenario_fields import (
 )
 from serried.simulation.spec import Checkpoint, Effect, Fault, Ints, JobClass, Scenario, Service, Submissions
 from serried.simulation.traces import read_trace
+from serried.simulation.workloads import pool_of, workload_of
 
 __all__ = ["LEVELS", "SCHEMA", "read_scenario"]
 
@@ -41,8 +43,8 @@ SCHEMA = "serried/fleet-scenario/1"
 LEVELS = ("leaf", "spine")
 
 
-def read_scenario(path: str | Path, *, policy: str | None = None) -> Scenario:
-    """The scenario of a file; `policy` stands in for the file's own.
+def read_scenario(path: str | Path, *, policy: str | None = None, weigher: Weigher | None = None) -> Scenario:
+    """The scenario of a file; `policy` stands in for the file's own. weigher: one that has planned some jobs already.
 
     Raises BadInput with the file and the field for anything that does not make sense.
     """
@@ -58,7 +60,7 @@ def read_scenario(path: str | Path, *, policy: str | None = None) -> Scenario:
     _distinct(names, "pool", file)
     fleet = _fleet(pools, names, _tenants(_tables(top, "tenant", TENANT, file), names, file),
                    nanoseconds(scheduler["usage_half_life"]), file)
-    reader = _Reader(file, fleet, pools, chips)
+    reader = _Reader(file, fleet, pools, chips, weigher or Weigher())
     if scheduler["placement"] not in MEASURES:
         raise _unknown(scheduler["placement"], "scheduler.placement", MEASURES, file)
     classes = tuple(reader.jobs(table, f"jobs[{place}]")
@@ -172,7 +174,9 @@ def _faults(top: Mapping[str, Any], file: str) -> tuple[Fault, ...]:
 class _Reader:
     """Reads what names pools, tenants and switch levels."""
 
-    def __init__(self, file: str, fleet: Fleet, pools: Sequence[Mapping[str, Any]], chips: Sequence[Chip]) -> None:
+    def __init__(self, file: str, fleet: Fleet, pools: Sequence[Mapping[str, Any]], chips: Sequence[Chip],
+                 weigher: Weigher) -> None:
+        self._weigher = weigher
         self._file, self._fleet, self._pools, self._chips = file, fleet, pools, chips
         self._throughput_K = [self._pool_throughput(place) for place in range(len(pools))]
         self._usd_per_s_K = [float(chip_usd_per_s(1.0, chip=chip, price_usd=pool["price"]))
@@ -189,45 +193,71 @@ class _Reader:
                            remedy=f"{self._chips[place].name} publishes no bf16 peak: give it.")
         return float(peak) / 1e15
 
-    def shape(self, table: Mapping[str, Any], chips: int, where: str, *, share_milli: int = 1000) -> Shape:
-        """A gang of so many chips on any of the pools that a table names, whole nodes beyond one node."""
+    def shape(self, table: Mapping[str, Any], sizes: Sequence[float], place: int, where: str, *,
+              share_milli: int = 1000) -> Shape:
+        """A gang of the size at `place` on any of the pools that a table names, whole nodes beyond one node."""
         if table["level"] and table["level"] not in LEVELS:
             raise _unknown(table["level"], f"{where}.level", LEVELS, self._file)
-        kinds = list(self._fleet.kinds)
-        pools = table["pools"] or dict.fromkeys(kinds, 1.0)
-        ways = []
+        kinds, ways = list(self._fleet.kinds), []
+        pools, chips_on = table["pools"] or dict.fromkeys(kinds, 1.0), table.get("chips_on", {})
+        for name in [*pools, *chips_on]:
+            if name not in (kinds if name in pools else pools):
+                raise _unknown(name, f"{where}.{'pools' if name in pools else 'chips_on'}", kinds, self._file)
         for pool, ratio in pools.items():
-            if pool not in kinds:
-                raise _unknown(pool, f"{where}.pools", kinds, self._file)
-            kind = kinds.index(pool)
-            width = int(self._pools[kind]["node_chips"])
-            if chips > width and chips % width:
-                raise BadInput(file=self._file, field=f"{where}.chips", value=chips,
-                               expected=f"whole nodes of {width} chips beyond one node of {pool}",
-                               remedy=f"Take {chips // width * width} or {-(-chips // width) * width}.")
-            if chips > int(self._pools[kind]["count"]):
-                continue
-            ways.append(Alternative(
-                kinds=(kind,), worker_count=max(chips // width, 1), chips_per_worker=min(chips, width),
-                throughput_per_s=chips * self._throughput_K[kind] * max(ratio, 1e-9),
-                price_usd_per_s=chips * self._usd_per_s_K[kind] if np.isfinite(self._usd_per_s_K).all() else 0.0))
+            kind, of_pool = kinds.index(pool), chips_on.get(pool, sizes)
+            if len(of_pool) != len(sizes):
+                raise BadInput(file=self._file, field=f"{where}.chips_on.{pool}", value=of_pool,
+                               expected=f"a size for each of the {len(sizes)}", remedy="Give as many.")
+            if of_pool[place] <= self._pools[kind]["count"]:
+                ways.append((kind, self._whole_nodes(int(of_pool[place]), kind, where), ratio))
         if not ways:
-            raise BadInput(file=self._file, field=f"{where}.chips", value=chips,
+            raise BadInput(file=self._file, field=f"{where}.chips", value=int(sizes[place]),
                            expected="no more chips than the largest of its pools has",
                            remedy="Ask for fewer, or name other pools.")
-        self._check_level(table, ways, chips, where)
-        return Shape(alternatives=tuple(ways), share_milli=share_milli, level_required=table["level_required"],
+        self._check_level(table, ways, where)
+        return Shape(alternatives=self._alternatives(table, ways, where), share_milli=share_milli,
+                     level_required=table["level_required"],
                      level=LEVELS.index(table["level"]) if table["level"] else -1)
 
-    def _check_level(self, table: Mapping[str, Any], ways: Sequence[Alternative], chips: int, where: str) -> None:
+    def _whole_nodes(self, chips: int, kind: int, where: str) -> int:
+        width = int(self._pools[kind]["node_chips"])
+        if chips > width and chips % width:
+            raise BadInput(file=self._file, field=f"{where}.chips", value=chips,
+                           expected=f"whole nodes of {width} chips beyond one node of {self._fleet.kinds[kind]}",
+                           remedy=f"Take {chips // width * width} or {-(-chips // width) * width}.")
+        return chips
+
+    def _alternatives(self, table: Mapping[str, Any], ways: Sequence[tuple[int, int, float]],
+                      where: str) -> tuple[Alternative, ...]:
+        """Each (kind, chips, ratio) with throughput and price: the planner's for a model, else those of the pool."""
+        job = workload_of(table, where, self._file) if "model" in table else None
+        if job is None:
+            return tuple(Alternative(
+                kinds=(kind,), worker_count=max(chips // int(self._pools[kind]["node_chips"]), 1),
+                chips_per_worker=min(chips, int(self._pools[kind]["node_chips"])),
+                throughput_per_s=chips * self._throughput_K[kind] * max(ratio, 1e-9),
+                price_usd_per_s=chips * self._usd_per_s_K[kind] if np.isfinite(self._usd_per_s_K).all() else 0.0)
+                for kind, chips, ratio in ways)
+        gangs = [Way(kind=kind, node_chips=int(self._pools[kind]["node_chips"]), ratio=max(ratio, 1e-9),
+                     price_usd=self._pools[kind]["price"],
+                     pool=pool_of(self._chips[kind], self._pools[kind]["fabric"], chips, f"pool[{kind}]", self._file))
+                 for kind, chips, ratio in ways]
+        try:
+            return self._weigher.alternatives(job, gangs)
+        except NoAnswer as error:
+            raise BadInput(file=self._file, field=f"{where}.model", value=table["model"],
+                           expected="a model that runs on one of its pools",
+                           remedy=f"{error.remedy} {error.binding}") from None
+
+    def _check_level(self, table: Mapping[str, Any], ways: Sequence[tuple[int, int, float]], where: str) -> None:
         """A gang that must stay under a switch has to fit under one."""
         if not table["level_required"] or not table["level"]:
             return
-        widest = max(int(self._pools[way.kinds[0]][f"{table['level']}_nodes"])
-                     * int(self._pools[way.kinds[0]]["node_chips"]) for way in ways)
-        if chips > widest:
-            raise BadInput(file=self._file, field=f"{where}.chips", value=chips,
-                           expected=f"at most the {widest} chips under one {table['level']} switch",
+        room = {kind: int(self._pools[kind][f"{table['level']}_nodes"]) * int(self._pools[kind]["node_chips"])
+                for kind, _, _ in ways}
+        if all(chips > room[kind] for kind, chips, _ in ways):
+            raise BadInput(file=self._file, field=f"{where}.chips", value=ways[0][1],
+                           expected=f"at most the {max(room.values())} chips under one {table['level']} switch",
                            remedy="Ask for fewer, for a wider level, or let level_required be false.")
 
     def _tenant(self, name: str, where: str) -> int:
@@ -248,7 +278,8 @@ class _Reader:
                            remedy="Give at least one tenant a weight.")
         return JobClass(
             name=table["name"], arrivals_per_s=table["per_day"] / 86400.0,
-            shapes_Z=tuple(self.shape(table, int(chips), where) for chips in table["chips"]), weights_Z=tuple(weights),
+            weights_Z=tuple(weights),
+            shapes_Z=tuple(self.shape(table, table["chips"], place, where) for place in range(len(table["chips"]))),
             median_ns=nanoseconds(table["median"]), spread=table["spread"], longest_ns=nanoseconds(table["longest"]),
             tenants=tuple((self._tenant(name, f"{where}.tenants"), weight) for name, weight in tenants.items()),
             checkpoint=_checkpoint(table), priority=table["priority"], preemptible=table["preemptible"],
@@ -265,7 +296,7 @@ class _Reader:
             raise BadInput(file=self._file, field=f"{where}.peak", value=table["peak"],
                            expected=f"at least the base of {table['base']:g}", remedy="Exchange the two.")
         return Service(
-            name=table["name"], shape=self.shape(table, int(table["replica_chips"]), where),
+            name=table["name"], shape=self.shape(table, [table["replica_chips"]], 0, where),
             tenant=self._tenant(table["tenant"] or self._leaves()[0].name, f"{where}.tenant"), base_load=table["base"],
             peak_load=table["peak"], peak_hour=table["peak_hour"], noise=table["noise"],
             target_ratio=table["busy_ratio"], least_replicas=table["least"],
@@ -277,7 +308,7 @@ class _Reader:
         table = read_fields(raw, TRACE, "trace", self._file)
         path = Path(self._file).parent / table["file"]
         return read_trace(path, table["format"], fleet=self._fleet, checkpoint=_checkpoint(table),
-                          shape_of=lambda chips, share_milli: self.shape(table, chips, "trace",
+                          shape_of=lambda chips, share_milli: self.shape(table, [chips], 0, "trace",
                                                                          share_milli=share_milli))
 
 

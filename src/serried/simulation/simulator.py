@@ -6,7 +6,9 @@ clock is virtual. Work per event is bounded by what the event touches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import gc
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -28,6 +30,18 @@ from serried.simulation.spec import Scenario, Submissions
 __all__ = ["Simulator", "policy_of", "simulate"]
 
 Report = Callable[[int, int], None]
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the search for cycles: a run makes none, and its log of millions of events is searched over and over."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class Happens(IntEnum):
@@ -95,7 +109,6 @@ class Simulator:
         self.decided_at: list[tuple[int, int]] = []   # (events in the log, time) whenever the policy was asked
         self._queue: EventQueue[Due] = EventQueue()
         self._next_decision_ns = -1
-        self._flags_changed = True
         self._handlers = {Happens.ARRIVE: self._arrive, Happens.FINISH: self._finish, Happens.STRIKE: self._strike,
                           Happens.FIND: self._find, Happens.REPAIR: self._repair, Happens.SCALE: self._scale,
                           Happens.READY: self._ready}
@@ -111,8 +124,9 @@ class Simulator:
             queue.push(0, Due(Happens.SCALE, service))
         queue.push(0, Due(Happens.DECIDE))
         queue.push(0, Due(Happens.SAMPLE))
-        while queue.next_ns < self.end_ns:
-            self._instant(queue.next_ns, progress)
+        with _uncollected():
+            while queue.next_ns < self.end_ns:
+                self._instant(queue.next_ns, progress)
         self._close()
 
     def _instant(self, now_ns: int, progress: Report | None) -> None:
@@ -133,8 +147,7 @@ class Simulator:
         elif decide or self.state.version != version:
             self._decide(now_ns)
         if self.state.version != version or sample:
-            self.books.recount(flags_changed=self._flags_changed)
-            self._flags_changed = False
+            self.books.recount()
         if sample:
             self._sample(now_ns, progress)
 
@@ -166,7 +179,7 @@ class Simulator:
         kind, number = event.kind, event.job
         if kind in _UPROOTING:
             self._end(number, now_ns, cause=event.cause)
-        self._apply(event)
+        self.state.apply(event)
         if kind == EventKind.EVICT:
             self.books.asked_milli += asked_milli(self.state.jobs[number])
             self.replicas.displace(number)
@@ -176,10 +189,6 @@ class Simulator:
                 self.replicas.place(number)
         if event.placement is not None:
             self._begin(number, now_ns)
-
-    def _apply(self, event: Event) -> int:
-        self._flags_changed |= event.kind not in _HANDS
-        return self.state.apply(event)
 
     # gangs
 
@@ -196,9 +205,10 @@ class Simulator:
 
     def _end(self, number: int, now_ns: int, *, cause: str = "", intact: bool = False) -> None:
         self.replicas.rest(number, now_ns)
+        milli = self.gangs.stints[number].milli
         phases = self.gangs.end(number, self.state.jobs[number], self.state.placements[number], now_ns, cause=cause,
                                 intact=intact or number in self.replicas.owner)
-        self.replicas.worked(number, phases.saved_ns, self.state.jobs[number])
+        self.replicas.worked(number, phases.saved_ns, milli)
 
     def _hang(self, number: int, now_ns: int) -> None:
         stint = self.gangs.stints.get(number)
@@ -217,7 +227,7 @@ class Simulator:
         stint.elapsed_ns, stint.slow_ns = stint.needed_ns, stint.slow_ns - behind_ns
         self._end(number, now_ns, intact=True)
         self.gangs.finish_ns_J[number] = now_ns
-        self._apply(Event(time_ns=now_ns, kind=EventKind.FINISH, job=number))
+        self.state.apply(Event(time_ns=now_ns, kind=EventKind.FINISH, job=number))
 
     def _arrive(self, due: Due, now_ns: int) -> None:
         place, jobs = due.number, self.submissions
@@ -226,7 +236,7 @@ class Simulator:
             self._queue.push(int(jobs.arrival_ns_J[place + 1]), Due(Happens.ARRIVE, place + 1))
 
     def _submit(self, job: Job, work_ns: int, job_class: int, now_ns: int) -> int:
-        number = self._apply(Event(time_ns=now_ns, kind=EventKind.SUBMIT, request=job))
+        number = self.state.apply(Event(time_ns=now_ns, kind=EventKind.SUBMIT, request=job))
         self.gangs.join(number, work_ns, job_class)
         self.books.asked_milli += asked_milli(job)
         return number
@@ -256,18 +266,17 @@ class Simulator:
         fault = self.scenario.faults[self.failures.fault_F[failure]]
         nodes, chips = self.breakage.reach(failure)
         if fault.effect == "slow":
-            self._apply(Event(time_ns=now_ns, kind=EventKind.DRAIN, nodes=nodes, cause=fault.name))
+            self.state.apply(Event(time_ns=now_ns, kind=EventKind.DRAIN, nodes=nodes, cause=fault.name))
         else:
             down = self.breakage.find(failure, nodes, chips)
             if down:
                 hit = self._residents(down, chips)
-                self._apply(Event(time_ns=now_ns, kind=EventKind.FAIL, nodes=down, chips=chips, cause=fault.name))
+                self.state.apply(Event(time_ns=now_ns, kind=EventKind.FAIL, nodes=down, chips=chips, cause=fault.name))
                 for number in hit:
                     stint = self.gangs.stints[number]
                     self._hang(number, now_ns)
                     if stint.broken_since_ns < 0 and self.state.status_J[number] == JobStatus.BROKEN:
                         stint.broken_since_ns = now_ns
-                (self.books.lame_nodes if chips else self.books.failed_nodes).update(dict.fromkeys(down))
                 if not chips:
                     self.samples.down(down, now_ns)
         self._queue.push(now_ns + int(self.failures.repair_ns_F[failure]), Due(Happens.REPAIR, failure))
@@ -279,16 +288,11 @@ class Simulator:
         self.breakage.end(failure)
         if fault.effect == "slow":
             self._repace(nodes[0], 1.0, now_ns)
-            self._apply(Event(time_ns=now_ns, kind=EventKind.OPEN, nodes=nodes, cause=fault.name))
+            self.state.apply(Event(time_ns=now_ns, kind=EventKind.OPEN, nodes=nodes, cause=fault.name))
             return
         back = self.breakage.repair(nodes, chips)
         if back:
-            self._apply(Event(time_ns=now_ns, kind=EventKind.REPAIR, nodes=back, chips=chips, cause=fault.name))
-            for node in back:
-                if not chips:
-                    self.books.failed_nodes.pop(node, None)
-                elif not self.state.columns.broken_chips_N[node]:
-                    self.books.lame_nodes.pop(node, None)
+            self.state.apply(Event(time_ns=now_ns, kind=EventKind.REPAIR, nodes=back, chips=chips, cause=fault.name))
             if not chips:
                 self.samples.up(back, now_ns)
 
@@ -330,7 +334,7 @@ class Simulator:
             self._end(number, now_ns, intact=True)
         else:
             self.books.asked_milli -= asked_milli(self.state.jobs[number])
-        self._apply(Event(time_ns=now_ns, kind=EventKind.FINISH if runs else EventKind.CANCEL, job=number))
+        self.state.apply(Event(time_ns=now_ns, kind=EventKind.FINISH if runs else EventKind.CANCEL, job=number))
 
     def _ready(self, due: Due, now_ns: int) -> None:
         if self.gangs.epoch_J[due.number] == due.epoch:
@@ -349,7 +353,5 @@ class Simulator:
             self.books.split_service(served, worked)
 
 
-#: Events that only pass chips from hand to hand.
-_HANDS = frozenset({EventKind.SUBMIT, EventKind.FINISH, EventKind.CANCEL})
 #: Events after which a gang's stint is over.
 _UPROOTING = frozenset({EventKind.REPLACE, EventKind.MOVE, EventKind.EVICT})

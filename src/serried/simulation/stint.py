@@ -15,7 +15,7 @@ from serried.clock import FOREVER_NS
 __all__ = ["Phases", "Stint"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Phases:
     """Nanoseconds of one stint by what they were; they add up to its length.
 

@@ -2,7 +2,8 @@
 
 Every message takes its path's latency and queues at each wire of the path for as long as the wire needs for it
 (cut-through, first come first served): what shares a wire adds up, what does not runs beside it, and chunks pipeline.
-A message starts when both its ends are ready; a lane that sends goes on when its first wire is free again.
+A message starts when both its ends are ready; a lane that sends goes on when its first wire is free again. What is to
+be added lands in a place of its own: it waits for what its receiver waits for only when it has come.
 
 Axes: K = step, E = directed wire.
 """
@@ -18,7 +19,7 @@ from scipy.sparse.csgraph import dijkstra
 from serried.errors import BadInput
 from serried.weave.legality import message_pairs
 from serried.weave.order import lane_edges
-from serried.weave.spec import SEND, Schedule, place
+from serried.weave.spec import RECEIVE_REDUCE, SEND, Schedule, place
 from serried.weave.wires import Wires
 
 __all__ = ["message_bytes_K", "paths", "schedule_time_s"]
@@ -76,25 +77,30 @@ def schedule_time_s(schedule: Schedule, graph: Wires, payload_bytes: float, *, s
     steps, count = schedule.steps, len(schedule.steps)
     bytes_K = message_bytes_K(schedule, payload_bytes).tolist()
     sends, receives = message_pairs(schedule)
-    event = np.arange(count)
-    event[receives] = sends
     partner = dict(zip(sends.tolist(), receives.tolist(), strict=True))
     before, after = lane_edges(schedule)
-    waits = np.bincount(event[after], minlength=count).tolist()
+    # A message begins at its send: that waits for the receiver's lane too, and where nothing is added for all that the
+    # receive waits for.
+    event = np.arange(count)
+    event[receives] = sends
+    lands = (steps.kind_K[after] == RECEIVE_REDUCE) & (np.arange(len(after)) >= len(after) - len(steps.after_D))
+    after = np.where(lands, after, event[after])
+    waits = np.bincount(np.concatenate([after, receives]), minlength=count).tolist()
     order = np.argsort(before, kind="stable")
-    targets = event[after[order]].tolist()
+    targets = after[order].tolist()
     first = np.searchsorted(before[order], np.arange(count + 1)).tolist()
     ready_s, free_s = [0.0] * count, [0.0] * len(graph.source_E)
     bandwidth, latency = graph.bandwidth_bytes_per_s_E.tolist(), graph.latency_s_E.tolist()
     ends = list(zip(steps.rank_K.tolist(), steps.peer_K.tolist(), strict=True))
     # Of messages that are ready at once the nearest goes first, each counting from itself: nobody is everyone's target.
     turn = np.where(steps.peer_K < 0, 0, (steps.peer_K - steps.rank_K) % schedule.rank_count).tolist()
-    queue = [(0.0, turn[step], step) for step in range(count) if event[step] == step and not waits[step]]
+    queue = [(0.0, turn[step], step) for step in range(count) if not waits[step]]
     heapq.heapify(queue)
     last_s = 0.0
     while queue:
         now_s, _, step = heapq.heappop(queue)
-        over = {step: now_s}
+        last_s = max(last_s, now_s)
+        ends_s, over = now_s, targets[first[step]:first[step + 1]]
         if step in partner:
             if ends[step] not in routes:
                 raise BadInput(field=schedule.name, value=ends[step], expected="a path through switches alone",
@@ -104,15 +110,19 @@ def schedule_time_s(schedule: Schedule, graph: Wires, payload_bytes: float, *, s
                 begin_s = max(begin_s, free_s[wire])
                 free_s[wire] = begin_s + bytes_K[step] / bandwidth[wire]
                 if position == 0:
-                    over[step] = free_s[wire]
+                    ends_s = free_s[wire]
                 begin_s += latency[wire]
                 arrive_s = max(arrive_s, free_s[wire] + latency[wire])
-            over[partner[step]] = max(arrive_s, begin_s)
-        for done, end_s in over.items():
-            last_s = max(last_s, end_s)
-            for target in targets[first[done]:first[done + 1]]:
-                ready_s[target] = max(ready_s[target], end_s)
-                waits[target] -= 1
-                if not waits[target]:
-                    heapq.heappush(queue, (ready_s[target], turn[target], target))
+            _tell([partner[step]], max(arrive_s, begin_s), ready_s, waits, turn, queue)
+        _tell(over, ends_s, ready_s, waits, turn, queue)
     return last_s
+
+
+def _tell(targets: list[int], at_s: float, ready_s: list[float], waits: list[int], turn: list[int],
+          queue: list[tuple[float, int, int]]) -> None:
+    """One of the things that each target waits for is over."""
+    for target in targets:
+        ready_s[target] = max(ready_s[target], at_s)
+        waits[target] -= 1
+        if not waits[target]:
+            heapq.heappush(queue, (ready_s[target], turn[target], target))

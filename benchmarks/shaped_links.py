@@ -26,8 +26,8 @@ PAYLOAD_BYTES = int(os.environ.get("SERRIED_SHAPED_BYTES", 64 << 20))
 GAIN_BAR, LOSS_BAR, ERROR_BAR = 1.5, 0.95, 0.15
 _RANKS = 8
 _FAST, _SLOW, _THIN, _UP = 25e6, 5e6, 6.25e6, 12.5e6   # bytes/s: 200, 40, 50 and 100 Mbit/s
-#: A bucket that holds the kernel's largest packet, 64 KiB and the headers of its segments: a smaller one has every packet
-#: cut to pieces in software, which costs more CPU than all else and is no property of the wires.
+#: A bucket that holds the kernel's largest packet, 64 KiB and the headers of its segments: a smaller one has every
+#: packet cut to pieces in software, which costs more CPU than all else and is no property of the wires.
 _BURST = "80k"
 _REPEATS = int(os.environ.get("SERRIED_SHAPED_REPEATS", 2))
 _PYTHON = os.environ.get("SERRIED_TORCH_PYTHON", str(Path(__file__).parents[1] / ".venv-tools" / "bin" / "python"))

@@ -3,7 +3,8 @@
 Every message takes its path's latency and queues at each wire of the path for as long as the wire needs for it
 (cut-through, first come first served): what shares a wire adds up, what does not runs beside it, and chunks pipeline.
 A message starts when both its ends are ready; a lane that sends goes on when its first wire is free again. What is to
-be added lands in a place of its own: it waits for what its receiver waits for only when it has come.
+be added lands in a place of its own: it waits for what its receiver waits for only when it has come. The software of
+a rank handles one message at a time, half of its cost at either end: many small messages keep it busy.
 
 Axes: K = step, E = directed wire.
 """
@@ -19,7 +20,7 @@ from scipy.sparse.csgraph import dijkstra
 from serried.errors import BadInput
 from serried.weave.legality import message_pairs
 from serried.weave.order import lane_edges
-from serried.weave.spec import RECEIVE_REDUCE, SEND, Schedule, place
+from serried.weave.spec import RECEIVE, RECEIVE_REDUCE, SEND, Schedule, place
 from serried.weave.wires import Wires
 
 __all__ = ["message_bytes_K", "paths", "schedule_time_s"]
@@ -89,7 +90,8 @@ def schedule_time_s(schedule: Schedule, graph: Wires, payload_bytes: float, *, s
     order = np.argsort(before, kind="stable")
     targets = after[order].tolist()
     first = np.searchsorted(before[order], np.arange(count + 1)).tolist()
-    ready_s, free_s = [0.0] * count, [0.0] * len(graph.source_E)
+    ready_s, free_s, busy_s = [0.0] * count, [0.0] * len(graph.source_E), [0.0] * schedule.rank_count
+    receives_K = np.isin(steps.kind_K, (RECEIVE, RECEIVE_REDUCE)).tolist()
     bandwidth, latency = graph.bandwidth_bytes_per_s_E.tolist(), graph.latency_s_E.tolist()
     ends = list(zip(steps.rank_K.tolist(), steps.peer_K.tolist(), strict=True))
     # Of messages that are ready at once the nearest goes first, each counting from itself: nobody is everyone's target.
@@ -99,13 +101,15 @@ def schedule_time_s(schedule: Schedule, graph: Wires, payload_bytes: float, *, s
     last_s = 0.0
     while queue:
         now_s, _, step = heapq.heappop(queue)
-        last_s = max(last_s, now_s)
-        ends_s, over = now_s, targets[first[step]:first[step + 1]]
+        ends_s, over, rank = now_s, targets[first[step]:first[step + 1]], ends[step][0]
+        if receives_K[step]:
+            ends_s = busy_s[rank] = max(now_s, busy_s[rank]) + step_s / 2
+        last_s = max(last_s, ends_s)
         if step in partner:
             if ends[step] not in routes:
                 raise BadInput(field=schedule.name, value=ends[step], expected="a path through switches alone",
                                remedy="Choose a schedule that follows the wires, or synthesise one.")
-            begin_s = arrive_s = now_s + step_s
+            begin_s = arrive_s = busy_s[rank] = max(now_s, busy_s[rank]) + step_s / 2
             for position, wire in enumerate(routes[ends[step]]):
                 begin_s = max(begin_s, free_s[wire])
                 free_s[wire] = begin_s + bytes_K[step] / bandwidth[wire]

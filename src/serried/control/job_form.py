@@ -152,6 +152,9 @@ def spec_of(form: JobForm, *, file: str = "", folder: str = "") -> JobSpec:
     if bool(form.topology.spread_workers) != bool(form.topology.spread_level):
         raise BadInput(file=file, field="topology.spread_workers", value=form.topology.spread_workers,
                        expected="spread_level and spread_workers together", remedy="Give both, or neither.")
+    if form.topology.island_workers and form.workers % form.topology.island_workers:
+        raise BadInput(file=file, field="topology.island_workers", value=form.topology.island_workers,
+                       expected=f"a divisor of the gang's {form.workers} workers", remedy="Islands are of one size.")
     directory = _directory(form.directory, folder, "directory", file)
     checkpoints = _directory(form.checkpoint_directory, directory, "checkpoint_directory", file) \
         if form.checkpoint_directory else ""

@@ -55,13 +55,13 @@ def main() -> None:
         print(f"{dist.get_world_size()} ranks, {sum(p.numel() for p in model.parameters()):,} parameters, "
               f"from step {first} of {words.steps}", flush=True)
     for step in range(first, words.steps):
-        started_s = time.perf_counter()
         tokens = task.batch(step, rank, words.batch, words.sequence)
+        started_s, cpu_started_s = time.perf_counter(), time.process_time()
         loss, busy_s = train_step(model, optimizer, tokens)
-        step_time_s = time.perf_counter() - started_s
+        step_time_s, cpu_s = time.perf_counter() - started_s, time.process_time() - cpu_started_s
         beat(step + 1, busy_s)
         if rank == 0:
-            curve.append(step, loss, step_time_s, busy_s)
+            curve.append(step, loss, step_time_s=step_time_s, busy_s=busy_s, cpu_s=cpu_s)
             if (step + 1) % words.checkpoint_every == 0 or step + 1 == words.steps:
                 save(folder, step + 1, model, optimizer)
     dist.barrier()   # nobody leaves while rank 0 still saves
@@ -110,6 +110,7 @@ def train_step(model: Decoder, optimizer: torch.optim.Optimizer, tokens: Tensor)
     busy_s = time.perf_counter() - started_s
     mean_loss = average_gradients(model.parameters(), loss.detach())
     started_s = time.perf_counter()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad()
     return mean_loss, busy_s + time.perf_counter() - started_s
@@ -203,10 +204,14 @@ class Curve:
         self.attempt = os.environ.get("SERRIED_ATTEMPT", "")
         self.restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
-    def append(self, step: int, loss: float, step_time_s: float, busy_s: float) -> None:
-        """One write, so that a kill leaves whole lines; a loss in full, so that two runs can be compared bit by bit."""
+    def append(self, step: int, loss: float, **seconds: float) -> None:
+        """One write, so that a kill leaves whole lines; a loss in full, so that two runs can be compared bit by bit.
+
+        seconds: by the clock on the wall, of this rank's own work, and of processor time, which a neighbour's work on
+        the same machine does not stretch.
+        """
         line = json.dumps({"attempt": self.attempt, "restarts": self.restarts, "step": step, "loss": loss,
-                           "step_time_s": round(step_time_s, 6), "busy_s": round(busy_s, 6)}) + "\n"
+                           **{name: round(value, 6) for name, value in seconds.items()}}) + "\n"
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             os.write(handle, line.encode("ascii"))

@@ -2,15 +2,19 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from serried.api.client import Client
+from serried.control.spec import JobPhase
 from serried.workload import parameters, read_model
 from tests.laws.source import ROOT
 
@@ -19,7 +23,7 @@ TOOL = Path(os.environ.get("SERRIED_TORCH_PYTHON", ROOT / ".venv-tools" / "bin" 
 STEPS, EVERY = 240, 50
 #: Small enough that a step takes milliseconds; the parts are those of the example.
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8, "vocab_size": 64}
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0   # a machine that does other things as well
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +143,55 @@ def test_serried_reads_the_very_model():
     model = read_model(str(EXAMPLE))
     assert (model.layer_count, model.hidden) == (4, 256)
     assert parameters(model).total == 3_410_176   # what train.py prints
+
+
+@pytest.fixture
+def plane(tmp_path):
+    """A control plane with two virtual chips; whatever it runs ends with the test."""
+    state, nodes = tmp_path / "state", tmp_path / "nodes.toml"
+    nodes.write_text('[[node]]\nname = "laptop"\nkind = "virtual"\nchips = 2\n', encoding="utf-8")
+    begun = serried("up", "--background", "--state", state, "--nodes", nodes)
+    assert begun.returncode == 0, begun.stderr
+    yield state
+    serried("down", "--jobs", "--state", state)
+
+
+def serried(*words):
+    return subprocess.run([sys.executable, "-m", "serried.cli", *map(str, words)], capture_output=True, text=True,
+                          timeout=PATIENCE_S, check=False)
+
+
+def job_file(python, words, folder):
+    """The example's own job file, with this test's Python, model and folders in it."""
+    text = (EXAMPLE / "job.toml").read_text(encoding="utf-8")
+    for name, value in (("command", json.dumps([python, "train.py", *words])),
+                        ("checkpoint_directory", json.dumps(str(folder / "checkpoints")))):
+        text, count = re.subn(rf"(?m)^{name} = .*$", lambda _, line=f"{name} = {value}": line, text)
+        assert count == 1, name
+    path = folder / "job.toml"
+    path.write_text(f"directory = {json.dumps(str(EXAMPLE))}\n{text}", encoding="utf-8")
+    return path
+
+
+def test_the_control_plane_restarts_the_gang_and_the_curve_goes_on(python, words, curves, plane, tmp_path):
+    submitted = serried("submit", job_file(python, words, tmp_path), "--state", plane, "--json")
+    assert submitted.returncode == 0, submitted.stderr
+    number, folder = json.loads(submitted.stdout)["job"], tmp_path / "checkpoints"
+    with Client(state=plane) as client:
+        wait_until(lambda: len(curve_of(folder)) >= STEPS // 2, "half of the steps")
+        seen = client.job(number)
+        assert seen.phase is JobPhase.RUNNING
+        assert max(rank.step for rank in seen.ranks) > 0, "their heartbeats are heard"
+        os.kill(seen.ranks[1].pid, signal.SIGKILL)
+        wait_until(lambda: client.job(number).phase in (JobPhase.SUCCEEDED, JobPhase.FAILED), "the end of the job")
+        job = client.job(number)
+        said = list(client.logs(number, tail=20))
+    assert (job.phase, job.restarts) == (JobPhase.SUCCEEDED, 1), (job, said)
+    lines = curve_of(folder)
+    assert {line["restarts"] for line in lines} == {0, 1}
+    expected = {line["step"]: line["loss"] for line in curve_of(curves[0])}
+    assert {line["step"] for line in lines} == set(expected)
+    assert [line for line in lines if line["loss"] != expected[line["step"]]] == []
+    resumed = [line["step"] for line in lines if line["restarts"] == 1]
+    assert resumed == list(range(resumed[0], STEPS))
+    assert resumed[0] >= STEPS // 2 // EVERY * EVERY, "it goes on from the newest checkpoint, not from the start"

@@ -109,7 +109,7 @@ class Scheduler:
         if len(self._fleet.switch_LN):
             switch_X = self._fleet.switch_LN[-1][idle]
             turn_X = np.arange(len(idle)) - np.searchsorted(switch_X, switch_X)   # the n-th idle node of its switch
-            idle = idle[np.lexsort((idle, turn_X))]
+            idle = idle[turn_X.argsort(kind="stable")]
         return (Event(time_ns=snapshot.time_ns, kind=EventKind.SPARE, nodes=tuple(np.sort(idle[:wanted]).tolist())),)
 
     def _vacate(self, snapshot: Snapshot) -> tuple[Event, ...]:
@@ -143,7 +143,7 @@ class Scheduler:
         most_kept = max(idle_kept.values(), default=0)
         for blocked, number in enumerate(self._in_turn(snapshot, came)):
             job = snapshot.job(number)
-            forbidden = barred(snapshot, job) if snapshot.usage.has_quotas else _FREE
+            forbidden = barred(snapshot, job) if snapshot.usage.bars else _FREE
             if forbidden and len(forbidden) == len(job.shape.alternatives):
                 continue
             placement = self._open_placement(snapshot, job.shape, forbidden, hopeful_S)

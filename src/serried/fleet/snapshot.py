@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Snapshot"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False)   # not frozen: one is made for every decision, at a third of the cost
 class Snapshot:
     """What a policy sees. It costs nothing to take and is good until the state's next event (`is_current`).
 

@@ -20,19 +20,21 @@ _FEW = 16
 def turns(snapshot: Snapshot, rules: Rules) -> Iterator[int]:
     """Waiting jobs in the order in which they are considered."""
     pending = snapshot.pending
-    if len(pending) == 1:
-        yield from next(iter(pending.values()))
-        return
-    keys = list(pending)
     if rules.order == "arrival":
         yield from _by_arrival(snapshot)
         return
-    tenant_Q, priority_Q = np.array(keys).T
-    borrows_Q = [snapshot.usage.has_quotas and borrows(snapshot, snapshot.job(pending[key][0])) for key in keys]
-    claims_DQ = snapshot.usage.claims_DT(snapshot.time_ns)[:, tenant_Q]
-    head_Q = [pending[key][0] for key in keys]
-    for place in np.lexsort((head_Q, *claims_DQ[::-1], borrows_Q, -priority_Q)).tolist():
-        yield from pending[keys[place]]
+    claims_DT = None
+    for priority in sorted({priority for _, priority in pending}, reverse=True):
+        alike = [key for key in pending if key[1] == priority]
+        if len(alike) == 1:   # nobody to compare with
+            yield from pending[alike[0]]
+            continue
+        if claims_DT is None:
+            claims_DT = snapshot.usage.claims_DT(snapshot.time_ns)
+        borrows_Q = [snapshot.usage.has_quotas and borrows(snapshot, snapshot.job(pending[key][0])) for key in alike]
+        claims_DQ = claims_DT[:, [tenant for tenant, _ in alike]]
+        for place in np.lexsort(([pending[key][0] for key in alike], *claims_DQ[::-1], borrows_Q)).tolist():
+            yield from pending[alike[place]]
 
 
 def newcomers(snapshot: Snapshot) -> Iterable[int]:
@@ -57,7 +59,7 @@ def borrows(snapshot: Snapshot, job: Job) -> bool:
 
 def barred(snapshot: Snapshot, job: Job) -> frozenset[int]:
     """Alternatives that a quota forbids now: the job would have to borrow, and a tenant on its line may not."""
-    if not snapshot.usage.has_quotas:
+    if not snapshot.usage.bars:
         return _NONE
     bound = [one for one in snapshot.usage.lineage(job.tenant) if not snapshot.fleet.tenants[one].borrows]
     return frozenset(number for number, way in enumerate(job.shape.alternatives)

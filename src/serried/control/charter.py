@@ -96,7 +96,7 @@ def job_of(spec: JobSpec, fleet: Fleet, shapes: dict[Shape, Shape]) -> Job:
 
 #: Field of a submission -> the least and the most that the fleet's columns and its clock can hold.
 _BOUNDS: dict[str, tuple[float, float]] = {
-    "workers": (1, 32_000), "chips_per_worker": (0, 64), "share": (1e-3, 1), "cpu_cores": (0, 1e6),
+    "workers": (1, 32_000), "chips_per_worker": (0, 64), "share": (1e-3, 1), "cpu_cores": (0, 1e4),
     "memory_bytes": (0, 2**60), "priority": (-30_000, 30_000), "runtime_s": (0, 1e9), "retries": (0, 1e9),
     "backoff_s": (0, 1e9), "grace_s": (0, 1e6)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -108,6 +109,10 @@ class Snapshot:
     def came(self) -> Set[int]:
         """Waiting jobs that came since anything was freed or anything else happened in the world."""
         return self._state.came.keys()
+
+    def came_from(self, number: int) -> list[int]:
+        """The same of this number and above, the last first: they came in the order of their numbers."""
+        return list(itertools.takewhile(lambda one: one >= number, reversed(self._state.came)))
 
     @property
     def job_count(self) -> int:

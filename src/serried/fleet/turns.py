@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ from serried.fleet.rules import Rules
 from serried.fleet.snapshot import Snapshot
 from serried.fleet.spec import WHOLE_MILLI, Alternative, Job
 
-__all__ = ["barred", "borrows", "newcomers", "turns"]
+__all__ = ["barred", "before", "borrows", "newcomers", "turns"]
 
 #: So many newcomers are sorted outright.
 _FEW = 16
@@ -37,12 +38,23 @@ def turns(snapshot: Snapshot, rules: Rules) -> Iterator[int]:
             yield from pending[alike[place]]
 
 
-def newcomers(snapshot: Snapshot) -> Iterable[int]:
-    """Jobs that came since anything else happened, by priority and arrival; of many only the first are ordered."""
+def newcomers(snapshot: Snapshot, passed: int = 0) -> Iterable[int]:
+    """Jobs that came since anything else happened, by priority and arrival; of many only the first are ordered.
+
+    passed: those below this number are left out.
+    """
     came = snapshot.came
-    if len(came) > _FEW:
+    if not passed and len(came) > _FEW:
         return (number for number in _by_arrival(snapshot) if number in came)
-    return sorted(came, key=lambda number: (-snapshot.job(number).priority, number))
+    return sorted(snapshot.came_from(passed), key=lambda number: (-snapshot.job(number).priority, number))
+
+
+def before(snapshot: Snapshot, priority: int, passed: int) -> int:
+    """How many of the newcomers below `passed` have their turn before a later one of this priority; of many, a few."""
+    if not passed:
+        return 0
+    ahead = (number for number in snapshot.came if number < passed and snapshot.job(number).priority >= priority)
+    return sum(1 for _ in itertools.islice(ahead, _FEW))
 
 
 def _by_arrival(snapshot: Snapshot) -> Iterator[int]:

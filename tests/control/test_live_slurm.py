@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 
 import pytest
@@ -80,3 +82,24 @@ def test_a_killed_node_is_fenced_and_its_rows_replaced(live, cluster):
     assert next(node.state for node in live.nodes().result(10) if node.name == lost) == "down"
     cluster.start_node(lost)
     wait_until(lambda: {node.state for node in live.nodes().result(10)} == {"up"}, "the node is back", 60)
+
+
+def test_from_the_command_line(cluster, tmp_path):
+    """`serried up --engine slurm`, a gang, its output, and its end."""
+    state, job = tmp_path / "state", tmp_path / "job.toml"
+    job.write_text(f'command = ["{sys.executable}", "-c", "import os; print(\'rank\', os.environ[\'RANK\'])"]\n'
+                   "workers = 3\n")
+
+    def serried(*words):
+        return subprocess.run([sys.executable, "-m", "serried.cli", *words, "--state", str(state)], check=True,
+                              env={**os.environ, **cluster.slurm.environment}, capture_output=True, text=True,
+                              timeout=120).stdout
+    serried("up", "--background", "--engine", "slurm")
+    try:
+        assert "slurm" in serried("top", "--once")
+        serried("submit", str(job))
+        assert serried("logs", "0", "--rank", "2", "-f") == "rank 2\n"
+        wait_until(lambda: "succeeded" in serried("jobs"), "it succeeded", 60)
+        assert "no chip was ever held twice" in serried("fleet", "retrace")
+    finally:
+        serried("down")

@@ -11,8 +11,8 @@
     STATE/attempts/J.E/N.claim       who decided about the row: "run JOB" a launcher, "stop WHY" we; linked once
     STATE/attempts/J.E/N.stop        seconds of grace of an order to stop
     STATE/attempts/J.E/N.seen        the launcher's last word
-    STATE/attempts/J.E/rank.R.log    output of rank R
     STATE/attempts/J.E/forgotten     to be removed as soon as Slurm has no job of it
+    STATE/logs/J.E/rank.R.log        output of rank R; people read it when the attempt is long forgotten
 """
 
 from __future__ import annotations

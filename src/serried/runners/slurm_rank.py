@@ -288,7 +288,11 @@ class _Row:
             os.kill(os.getpid(), signal.SIGUSR1)   # wakes `watch`
 
     def pump(self) -> None:
-        """Output of the ranks into their logs, until the last holder of every pipe is gone."""
+        """Output of the ranks into their logs, which outlive the attempt, until the last holder of every pipe is
+        gone."""
+        logs = self.attempt.parent.parent / "logs" / self.attempt.name
+        with contextlib.suppress(OSError):
+            logs.mkdir(parents=True, exist_ok=True)
         chooser = selectors.DefaultSelector()
         for rank, pipe in self.pipes.items():
             chooser.register(pipe, selectors.EVENT_READ, rank)
@@ -299,7 +303,7 @@ class _Row:
                     chooser.unregister(key.fd)
                     continue
                 with contextlib.suppress(OSError):   # a full disk loses output, not the run
-                    append_log(self.attempt / f"rank.{key.data}.log", block)
+                    append_log(logs / f"rank.{key.data}.log", block)
 
 
 def append_log(path: Path, block: bytes) -> None:

@@ -29,7 +29,7 @@ Floats = npt.NDArray[np.float64]
 #: Steps that a fitted schedule may have, and the chunks per root that are tried within them.
 _MOST_STEPS = 70_000
 _GRAINS = (1, 2, 4, 8, 16, 32, 64, 128)
-#: On graphs of so few endpoints every chunking is timed in full; times within 1/_ALIKE are alike.
+#: On graphs of so few endpoints every chunking is timed in full; list schedules within 1/_ALIKE are alike.
 _FEW, _ALIKE = 16, 20.0
 
 
@@ -59,8 +59,7 @@ def synthesise(operation: Operation, graph: Wires, payload_bytes: float, *, root
     schedules = [_weave(operation, graph, found, root)
                  for found in _pipelines(operation, graph, packing, payload_bytes, root, step_s, grain)]
     times_s = [schedule_time_s(schedule, graph, payload_bytes, step_s=step_s) for schedule in schedules]
-    # Of those that are as good the coarsest: fewer messages leave less to chance.
-    best = next(number for number, time_s in enumerate(times_s) if time_s <= min(times_s) * (1 + 1 / _ALIKE))
+    best = int(np.argmin(times_s))
     return Synthesis(schedule=schedules[best], bound_s=bound * payload_bytes, time_s=times_s[best],
                      packed_s=packing.time_s_per_byte * payload_bytes,
                      chunked_s=_fullest_s_per_byte(graph, schedules[best]) * payload_bytes,

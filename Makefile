@@ -12,7 +12,7 @@ test: $(STAMP) check  ## set everything up, then pass the tests
 	$(BIN)/python -m pytest -n 2
 
 check: $(STAMP)  ## style, types, import law
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

@@ -36,17 +36,31 @@ def _documented(schema):
 def test_from_wires_to_a_proven_plan(fabric, tmp_path, capsys):
     plan = tmp_path / "plan"
     assert main(["collective", "synthesise", "all-reduce", "--fabric", str(fabric), "--bytes", "1MiB", "--chunks", "4",
-                 "--emit", "schedule,msccl-xml", "-o", str(plan), "--json"]) == 0
+                 "--emit", "schedule,msccl-xml,mscclpp-json,chakra,goal", "-o", str(plan), "--json"]) == 0
     made = json.loads(capsys.readouterr().out)
     assert set(made) - {"schema", "timing"} == _documented("serried/collective-synthesise/1")
     assert made["bound_s"] <= made["packed_s"] * (1 + 1e-6) <= made["bound_s"] * 1.01
-    assert made["written"] == [f"{plan}.json", f"{plan}.xml"]
+    endings = [".json", ".xml", ".mscclpp.json", ".0.et", ".1.et", ".2.et", ".3.et", ".goal"]
+    assert made["written"] == [f"{plan}{ending}" for ending in endings]
     for path in made["written"]:
         assert main(["collective", "verify", path, "--ranks", "4", "--json"]) == 0
         told = json.loads(capsys.readouterr().out)
         assert set(told) - {"schema", "timing"} == _documented("serried/collective-verify/1")
-    assert main(["collective", "verify", f"{plan}.json", "--ranks", "8"]) == 2
-    assert "a plan for 8 ranks" in capsys.readouterr().err
+        assert told["proven"] == ("traffic" if path.endswith(".goal") else "data")
+        assert main(["collective", "verify", path, "--ranks", "8"]) == 2
+        assert "a plan for 8 ranks" in capsys.readouterr().err
+
+
+def test_a_table_for_the_tuner_is_read_back(tmp_path, capsys):
+    table = tmp_path / "tuner.csv"
+    lines = "allreduce,0,65536,tree,ll,-1,2,16\nallreduce,65537,9999999,ring,simple,-1,2,16\n"
+    table.write_text(lines, encoding="utf-8")
+    assert main(["collective", "verify", str(table), "--ranks", "16"]) == 0
+    assert "2 lines for allreduce" in capsys.readouterr().out
+    assert main(["collective", "verify", str(table), "--ranks", "8"]) == 2
+    table.write_text(lines.replace("65537", "4096"), encoding="utf-8")
+    assert main(["collective", "verify", str(table)]) == 2
+    assert "row 2, min_bytes" in capsys.readouterr().err
 
 
 def test_a_plan_that_drops_data_is_refused(fabric, tmp_path, capsys):
@@ -81,6 +95,7 @@ def test_a_plan_runs(fabric, tmp_path, capsys):
 
 @pytest.mark.parametrize("words", [
     ["synthesise", "all-shuffle", "--fabric", "x.toml"], ["synthesise", "all-reduce", "--fabric", "missing.toml"],
-    ["verify", "missing.json"], ["run", "missing.xml", "--nproc", "2"]])
+    ["verify", "missing.json"], ["verify", "missing.goal"], ["verify", "missing.0.et"], ["verify", "missing.csv"],
+    ["run", "missing.xml", "--nproc", "2"]])
 def test_bad_words_are_bad_input(words):
     assert main(["collective", *words]) == 2

@@ -76,7 +76,7 @@ def server(tmp_path_factory) -> Iterator[Server]:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"), reverse=True)
     if not found:
         message = "PostgreSQL is not installed (Debian: apt-get install postgresql)"
-        (pytest.fail if os.environ.get("SERRIED_TOOLS") == "required" else pytest.skip)(message)
+        (pytest.fail if os.environ.get("SERRIED_SERVERS") == "required" else pytest.skip)(message)
     folder = Path(os.path.realpath("/tmp")) / f"serried-postgres-{os.getpid()}"   # a socket's path must be short
     folder.mkdir(mode=0o700)
     running = Server(found[0].parent, folder)

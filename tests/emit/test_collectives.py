@@ -99,6 +99,16 @@ def test_goal_says_the_same_traffic_and_order(algorithm):
     assert sum(len(task.requires) for task in tasks) >= len(schedule.steps.after_D)
 
 
+def test_a_goal_that_waits_in_a_circle_is_refused():
+    """Both receive first and send only then."""
+    text = "num_ranks 2\n" + "".join(f"rank {rank} {{\nl0: recv 8b from {1 - rank} tag 0\nl1: send 8b to {1 - rank} "
+                                     "tag 0\nl1 requires l0\n}\n" for rank in range(2))
+    with pytest.raises(BadInput, match="rank 0, task 0") as caught:
+        read_goal(text)
+    assert "deadlock" in str(caught.value)
+    assert len(read_goal(text.replace("l1 requires l0\n", "", 1))) == 4
+
+
 def test_a_goal_whose_messages_do_not_meet_is_refused():
     text = write_goal(stock_schedule("all_reduce", "ring", 4), 4000.0)
     with pytest.raises(BadInput, match="tag 0"):

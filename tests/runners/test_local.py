@@ -70,6 +70,55 @@ def test_a_killed_driver_leaves_its_gang_to_the_next_one(tmp_path, how_far):
         bench.engine.shutdown(0)
 
 
+WATCHER = """
+import sys, time
+from pathlib import Path
+from tests.runners.contract import Driver
+from tests.runners.local_bench import LocalBench
+bench = LocalBench(Path(sys.argv[1]))
+Driver(bench).incarnations()
+print("ready", flush=True)
+oldest_ns = 0
+while True:
+    now_ns = time.time_ns()
+    oldest_ns = max([oldest_ns, *(now_ns - node.heard_ns for node in bench.engine.observe(now_ns).nodes)])
+    print(oldest_ns, flush=True)
+    time.sleep(0.001)
+"""
+
+
+def test_a_driver_that_was_stopped_for_a_while_does_not_take_its_nodes_for_silent(tmp_path):
+    """As by Ctrl-Z: what the nodes said meanwhile lies there unread when it goes on."""
+    watcher = subprocess.Popen([sys.executable, "-c", WATCHER, str(tmp_path)], stdout=subprocess.PIPE,
+                               env={**os.environ, "PYTHONPATH": f"{ROOT}/src:{ROOT}"})
+    try:
+        assert watcher.stdout.readline() == b"ready\n"
+        before_ns = [int(watcher.stdout.readline()) for _ in range(50)][-1]
+        watcher.send_signal(signal.SIGSTOP)
+        stopped_s = time.monotonic()
+        wait_for(lambda: time.monotonic() - stopped_s > 3 + before_ns / 1e9, "time to pass")
+        watcher.send_signal(signal.SIGCONT)
+        went_on_s = time.monotonic()
+        while time.monotonic() - went_on_s < 0.5:
+            oldest_ns = int(watcher.stdout.readline())
+        assert oldest_ns < 3e9 + before_ns
+    finally:
+        watcher.kill()
+        watcher.wait()
+        watcher.stdout.close()
+        LocalBench(tmp_path).engine.shutdown(0)
+
+
+def test_a_node_that_is_slow_to_come_up_is_not_kept_from_it(tmp_path):
+    local = LocalBench(tmp_path)
+    try:
+        driver = Driver(local)
+        driver.until(lambda seen: all(one.incarnation and not one.fenced for one in seen.nodes), order=lambda: [
+            local.engine.fence(one.name) for one in driver.see().nodes if not one.incarnation])
+    finally:
+        local.engine.shutdown(0)
+
+
 def test_ranks_die_with_their_agent_at_once_and_the_node_with_it(local):
     driver, file = Driver(local), local.scratch / "pids"
     launch = driver.launch(STAY.format(file=file), ranks=(2,))
@@ -302,6 +351,25 @@ def test_two_drivers_on_one_state_are_one_to_the_agents(local):
         assert len(pids_in(file)) == 4
     finally:
         other.close()
+
+
+@pytest.mark.parametrize("cgroups", [True, False])
+def test_a_child_that_lost_every_mark_does_not_survive_its_row(tmp_path, cgroups):
+    """It left the session, the parent and the environment; the agent, who reaps orphans, still knows it for one."""
+    local = LocalBench(tmp_path, cgroups=cgroups)
+    try:
+        driver, file = Driver(local), local.scratch / "pids"
+        other = driver.launch(STAY.format(file=f"{file}.other"), ranks=(2,))
+        driver.run(other)
+        wait_for(lambda: len(pids_in(Path(f"{file}.other"))) == 2, "another row on the same node")
+        launch = driver.launch(f"(env -i setsid /bin/sh -c 'echo $$ >> {file}; exec /bin/sleep 1000' "
+                               f"</dev/null >/dev/null 2>&1 &); while ! [ -s {file} ]; do sleep 0.01; done")
+        driver.run(launch, Phase.EXITED)
+        assert pids_in(file)
+        assert not living(file)
+        assert len(living(Path(f"{file}.other"))) == 2
+    finally:
+        local.engine.shutdown(0)
 
 
 def test_shutdown_ends_agents_and_ranks(local):

@@ -1,13 +1,14 @@
 """Output of ranks: bounded, in parts, and no reason to stop when the disk is full."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from serried.runners import Phase
 from serried.runners.output import RotatingLog
-from tests.runners.contract import Driver
+from tests.runners.contract import Driver, ranks_of, tasks_of
 from tests.runners.local_bench import LocalBench
 
 
@@ -78,6 +79,34 @@ def test_a_gang_runs_where_its_output_cannot_be_kept(local, obstacle):
         (local.state / "logs" / str(launch.attempt) / "0.log").mkdir(parents=True)
     seen = driver.run(launch, Phase.EXITED)
     assert [rank.exit_code for task in seen.tasks if task.attempt == launch.attempt for rank in task.ranks] == [4]
+
+
+def test_a_gang_ends_well_on_a_full_disk(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "none", str(disk)], check=False,
+                             capture_output=True)
+    if mounted.returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        local = LocalBench(tmp_path)
+        local.engine.shutdown(0)
+        local.state = disk / "state"
+        local.engine = local.open()
+        try:
+            driver = Driver(local)
+            launch = driver.launch("i=0; while [ $i -lt 100000 ]; do echo line $i; i=$((i+1)); done; exit 6",
+                                   ranks=(1, 1))
+            seen = driver.run(launch, Phase.EXITED)
+            assert ranks_of(seen, launch) == {0: 6, 1: 6}
+            (Path(local.engine.log_path(launch.attempt, 0))).unlink()
+            driver.until(lambda seen: not tasks_of(seen, launch),
+                         order=lambda: local.engine.forget(launch.attempt))
+            driver.barrier()
+        finally:
+            local.engine.shutdown(0)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_output_of_a_rank_is_rotated_and_complete_when_it_has_ended(tmp_path):

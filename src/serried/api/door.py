@@ -74,7 +74,8 @@ class Door:
     def _note(self, scope: MutableMapping[str, Any], status: int, took_s: float) -> None:
         route = getattr(scope.get("route"), "path", "none")
         self._times.labels(route, scope["method"] if route != "none" else "any", status).observe(took_s)
-        if scope["method"] != "GET" or status >= 400:   # what changes something, or could not
+        # submissions that were taken stand in the ledger; what else changes something, or could not, is told here
+        if status >= 400 or (scope["method"] != "GET" and status != 201 and route != "/v1/jobs"):
             self._log.info("request", method=scope["method"], path=scope["path"], status=status,
                            took_s=round(took_s, 6))
 

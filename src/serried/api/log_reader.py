@@ -10,6 +10,7 @@ __all__ = ["LogReader"]
 
 _BLOCK_BYTES = 65_536
 _MOST_PARTS = 1000
+_MOST_GAPS = 3
 
 
 class LogReader:
@@ -47,15 +48,21 @@ class LogReader:
             self._file = None
 
     def _parts(self) -> list[tuple[str, int]]:
-        """(name, inode) of every part, the latest first."""
-        found = []
+        """(name, inode) of every part, the latest first.
+
+        While parts are renamed, from the oldest to the latest, there is a gap among their names, which moves; looking
+        in the direction in which they move may see one twice and misses none.
+        """
+        found, missed = [], 0
         for age in range(_MOST_PARTS):
             name = f"{self.path}.{age}" if age else self.path
             try:
                 found.append((name, os.stat(name).st_ino))
+                missed = 0
             except FileNotFoundError:
-                if age:
-                    break   # the latest may be missing for a moment while it is rotated
+                missed += 1
+                if missed > _MOST_GAPS:
+                    break
         return found
 
     def _open(self, name: str, inode: int) -> io.FileIO | None:
@@ -77,16 +84,18 @@ class LogReader:
                     self._file = file
                     return True
             return False
-        missing = self._tail
+        missing, last = self._tail, True
         for name, inode in self._parts():
             file = self._open(name, inode)
             if file is None:
+                self.close()
                 return self._begin()   # rotated meanwhile
-            offset, missing = _lines_back(file, missing)
+            offset, missing = _lines_back(file, missing, last=last)
+            last = last and file.tell() == 0   # nothing in it
             file.seek(offset)
             self.close()
             self._file = file
-            if offset > 0 or missing <= 0:
+            if missing == 0:
                 break
         return self._file is not None
 
@@ -109,23 +118,25 @@ class LogReader:
                 return file
 
 
-def _lines_back(file: io.FileIO, lines: int) -> tuple[int, int]:
-    """(offset of the line that stands `lines` before the end, how many lines are still missing at offset 0)."""
+def _lines_back(file: io.FileIO, lines: int, *, last: bool) -> tuple[int, int]:
+    """(offset of the line that stands `lines` before the end, 0), or (0, how many lines older parts must give).
+
+    last: whether nothing comes after this part, so that a newline at its end begins no other line. The file is left
+    at its beginning only when it is empty.
+    """
     end = file.seek(0, os.SEEK_END)
-    if lines <= 0:
-        return end, 0
-    missing, first = lines, True
+    if lines <= 0 or end == 0:
+        return end, max(lines, 0)
+    missing = lines
     while end > 0:
         begin = max(end - _BLOCK_BYTES, 0)
         file.seek(begin)
         block = file.read(end - begin)
-        place = len(block)
-        if first and block.endswith(b"\n"):   # the end of the last line begins no other
-            place -= 1
-        first = False
+        place = len(block) - (1 if last and block.endswith(b"\n") else 0)
+        last = False
         while (place := block.rfind(b"\n", 0, place)) >= 0:
             missing -= 1
             if missing == 0:
                 return begin + place + 1, 0
         end = begin
-    return 0, missing - 1
+    return 0, missing

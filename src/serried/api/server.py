@@ -16,10 +16,11 @@ from starlette.types import ASGIApp
 
 from serried.errors import BadInput
 
-__all__ = ["Server", "listen", "write_log_to"]
+__all__ = ["Server", "listen", "log_in"]
 
 _BACKLOG = 512
 _GOODBYE_S = 3
+_LOG_BYTES = 50_000_000
 
 
 def listen(host: str, port: int, *, everywhere: bool = False) -> socket.socket:
@@ -75,17 +76,26 @@ class Server(uvicorn.Server):
         super().run(sockets or [self.listener])
 
 
-def write_log_to(path: Path) -> None:
-    """One JSON object a line: structlog's own, and what libraries say."""
+@contextmanager
+def log_in(path: Path) -> Iterator[None]:
+    """One JSON object a line, for the while: structlog's own, and what libraries say."""
     shared: list[Any] = [structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name,
                          structlog.processors.TimeStamper(fmt="iso", utc=True)]
-    handler = logging.handlers.RotatingFileHandler(path, maxBytes=50_000_000, backupCount=3, encoding="utf-8")
+    handler = logging.handlers.RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=3, encoding="utf-8")
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[
         structlog.stdlib.ProcessorFormatter.remove_processors_meta, structlog.processors.format_exc_info,
         structlog.processors.JSONRenderer()]))
     root = logging.getLogger()
+    before, level = root.handlers[:], root.level
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    for chatty in ("alembic", "httpx"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     structlog.configure(processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-                        logger_factory=structlog.stdlib.LoggerFactory(), cache_logger_on_first_use=True)
+                        logger_factory=structlog.stdlib.LoggerFactory())
+    try:
+        yield
+    finally:
+        structlog.reset_defaults()
+        root.handlers[:], root.level = before, level
+        handler.close()

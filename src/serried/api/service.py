@@ -7,14 +7,16 @@ then the engine begins. Ending it lets the jobs go on; whoever asked for their e
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import secrets
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,22 +26,26 @@ import structlog
 from serried.api.application import application
 from serried.api.endpoint import Endpoint, remove_endpoint, write_endpoint
 from serried.api.job_routes import FINAL
-from serried.api.server import Server, listen, write_log_to
-from serried.control.charter import Charter, charter_from
+from serried.api.server import Server, listen, log_in
+from serried.control.charter import Charter, charter_from, check_same
 from serried.control.ledger import Ledger
 from serried.control.ledger_sql import SqlLedger
 from serried.control.loop import ControlLoop
 from serried.control.ownership import FileLock
 from serried.control.records import CHARTER
 from serried.control.tenants import read_tenants
-from serried.errors import BadInput, SerriedError, nearest
+from serried.errors import BadInput, NoAnswer, SerriedError, nearest
 from serried.fleet import Tenant
 from serried.runners import Engine, Node
 
-__all__ = ["ENGINES", "Order", "run_service"]
+__all__ = ["ENGINES", "Order", "read_order", "run_service"]
 
 ENGINES = ("local", "slurm")
 _END_PATIENCE_S = 60.0
+_ORDER = "order.json"
+#: How long the loop's thread may keep the interpreter from the door's: a request needs it several times, and Python's
+#: own 5 ms would be waited for each time.
+_SWITCH_S = 0.0005
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +66,33 @@ class Order:
     partition: str = ""
 
 
-def run_service(order: Order, *, ready: Callable[[Endpoint, ControlLoop], None] | None = None) -> None:
-    """Run a control plane until a signal or a request ends it. ready: called once it can be reached.
+def read_order(state: Path) -> Order:
+    """What last ran on this state. Raises NoAnswer where nothing ever did."""
+    try:
+        said = json.loads((state / _ORDER).read_text(encoding="utf-8"))
+        paths = {name: Path(said[name]) for name in ("nodes", "tenants") if said[name] is not None}
+        return Order(**{**said, **paths, "state": state})
+    except FileNotFoundError:
+        raise NoAnswer(f"No control plane ever ran on {state}.", remedy="Start one: serried up") from None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise BadInput(file=str(state / _ORDER), field="order", value=str(error), expected="what `serried up` wrote",
+                       remedy="Run serried up as before, and then serried down.") from None
+
+
+def _write_order(order: Order) -> None:
+    """Keep it, so that `down` can end what a control plane left behind that was killed."""
+    files = {name: None if path is None else str(path.absolute())
+             for name, path in (("nodes", order.nodes), ("tenants", order.tenants))}
+    draft = order.state / f".{_ORDER}.{os.getpid()}"
+    draft.touch(mode=0o600)   # the database's password may be in it
+    draft.write_text(json.dumps({**asdict(order), **files, "state": ""}), encoding="utf-8")
+    draft.replace(order.state / _ORDER)
+
+
+def run_service(order: Order, *, ready: Callable[[Endpoint, ControlLoop], None] | None = None,
+                only_end: bool = False) -> None:
+    """Run a control plane until a signal or a request ends it. ready: called once it can be reached. only_end: take the
+    state up as it is, and end all of its jobs and whatever runs them at once.
 
     Raises BadInput for what cannot be (a port or state that is taken, a database that is not ours, another fleet), and
     LedgerLost when the database cannot be reached.
@@ -70,7 +101,7 @@ def run_service(order: Order, *, ready: Callable[[Endpoint, ControlLoop], None] 
         listener = undo.enter_context(listen(order.host, order.port, everywhere=order.expose))
         _make_private(order.state)
         undo.callback(FileLock(order.state / "control.lock", str(order.state)).release)
-        write_log_to(order.state / "control.log")
+        undo.enter_context(log_in(order.state / "control.log"))
         ledger = SqlLedger(order.database or f"sqlite:///{order.state.resolve() / 'ledger.db'}")
         undo.callback(ledger.close)
         engine, charter = _engine_of(order, ledger)
@@ -78,6 +109,7 @@ def run_service(order: Order, *, ready: Callable[[Endpoint, ControlLoop], None] 
         undo.callback(ending.close_engine)
         loop = ControlLoop(ledger, engine, charter)
         _listen_to(engine, loop)
+        _write_order(order)
         token = _token(order.state)
         server = Server(application(loop, token, down=ending.ask), listener)
         ending.stops = server.stop
@@ -88,9 +120,13 @@ def run_service(order: Order, *, ready: Callable[[Endpoint, ControlLoop], None] 
         undo.callback(remove_endpoint, order.state)
         log = structlog.get_logger("serried.service")
         log.info("up", url=endpoint.url, engine=order.engine, database=ledger.place, policy=order.policy)
+        undo.callback(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(_SWITCH_S)
         with _Signals(server.stop):
             if ready is not None:
                 ready(endpoint, loop)
+            if only_end:
+                ending.ask(True)
             server.run()
         if ending.jobs_too:
             _end_jobs(loop)
@@ -165,7 +201,7 @@ def _token(state: Path) -> str:
     return found
 
 
-def _engine_of(order: Order, ledger: Ledger) -> tuple[Any, Charter]:
+def _engine_of(order: Order, ledger: SqlLedger) -> tuple[Any, Charter]:
     """The engine of that name, and the fleet that it offers. Its room is loaded only now: nobody pays for the others.
 
     A ledger about another fleet is refused before the local engine begins, as that one ends what runs on nodes that
@@ -176,9 +212,11 @@ def _engine_of(order: Order, ledger: Ledger) -> tuple[Any, Charter]:
         nodes = declared.this_machine() if order.nodes is None else declared.read_local_nodes(order.nodes)
         charter = _charter_of(order, [one.node for one in nodes])
         _refuse_another_fleet(ledger, charter)
-        return importlib.import_module("serried.runners.local").LocalEngine(order.state / "local", nodes), charter
+        room = importlib.import_module("serried.runners.local")
+        return room.LocalEngine(order.state / "local", nodes, owner=_identity(ledger)), charter
     if order.engine == "slurm" and order.nodes is None:
         room = importlib.import_module("serried.runners.slurm")
+        _refuse_another_ledger(order.state / "slurm", _identity(ledger))
         engine = room.SlurmEngine(order.state / "slurm", partition=order.partition)
         return engine, _charter_of(order, engine.nodes())
     if order.engine == "slurm":
@@ -190,6 +228,27 @@ def _engine_of(order: Order, ledger: Ledger) -> tuple[Any, Charter]:
     near = nearest(order.engine, ENGINES, count=1)
     raise BadInput(field="--engine", value=order.engine, expected=f"one of {', '.join(ENGINES)}",
                    remedy=f"Perhaps {near[0]!r} is meant." if near else "Choose one of them.")
+
+
+def _identity(ledger: SqlLedger) -> str:
+    """What tells this ledger from any other: attempts are numbered alike in all of them, and an engine must not take
+    what another ledger ordered for what this one did."""
+    found = ledger.get("identity")
+    if not found:
+        found = secrets.token_hex(8)
+        ledger.put("identity", found)
+    return found
+
+
+def _refuse_another_ledger(folder: Path, identity: str) -> None:
+    """A shared directory is one ledger's: what runs on a cluster cannot be ended in passing, as local jobs can."""
+    said = folder / "owner"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not said.exists():
+        said.write_text(identity, encoding="ascii")
+    if said.read_text(encoding="ascii") != identity:
+        raise BadInput(field="--database", value=str(folder), expected="the ledger that ordered what is in this "
+                       "directory", remedy="Name that database, or another state directory (--state).")
 
 
 def _charter_of(order: Order, nodes: Sequence[Node]) -> Charter:
@@ -204,12 +263,7 @@ def _charter_of(order: Order, nodes: Sequence[Node]) -> Charter:
 def _refuse_another_fleet(ledger: Ledger, charter: Charter) -> None:
     first = next(ledger.read(), None)
     if first is not None and first.kind == CHARTER:
-        kept = charter_from(first.fields())
-        for name in ("nodes", "tenants", "policy", "seed"):
-            if getattr(kept, name) != getattr(charter, name):
-                raise BadInput(field=f"--{name}", value=str(getattr(charter, name))[:300],
-                               expected=f"what this state began with: {getattr(kept, name)}"[:300],
-                               remedy="Start as before, or name another state directory (--state).")
+        check_same(charter_from(first.fields()), charter)
 
 
 def _listen_to(engine: Any, loop: ControlLoop) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serried.compiler import FAMILIES, KernelFit, KernelProfile, profile_for
-from serried.compiler.attention_cases import AttentionCases, attention_cases, case_time_s
+from serried.compiler.attention_cases import VARIANTS, AttentionCases, attention_cases, case_time_s
 from serried.compiler.shape import AttentionShape
 from serried.errors import BadInput
 from serried.silicon import Chip, read_chip
@@ -125,7 +125,8 @@ def fit_block(shape: AttentionShape, measured_s: Floats, family: str, variant: s
     own: dict[str, Any] = {"tiles": tiles, "core_count": core_count}
     vector_flop_per_s = chip.get("vector_peak")
     if family == "attention" and vector_flop_per_s:
-        own["matrix_ratio"] = chip.matrix_peak_flop_per_s("bf16") / vector_flop_per_s
+        recipe = VARIANTS[family, variant].number_format
+        own["matrix_ratio"] = chip.matrix_peak_flop_per_s("fp32" if recipe == "fp32" else "bf16") / vector_flop_per_s
     starts = [kind(**own, **{name: value}) for value in values]
     best = min((search.run(start) for start in starts), key=search.cost)
     numbers = {column.name: _rounded(getattr(best, column.name)) for column in dataclasses.fields(best)

@@ -179,6 +179,8 @@ def fit_own_attention(path: Path, chip: Chip, base: KernelProfile, *, library: s
     if table not in ("attention_context", "attention_generation", "mla"):
         raise BadInput(file=str(path), field="header", value=f"the columns of {table}",
                        expected="the columns of a shipped attention table", remedy="Give such a file as --attention.")
+    if "phase" in text.columns:   # backward is a kernel of its own (own_memory.fit_own_backward)
+        text = text.filter(pl.col("phase").fill_null("") != "backward")
     frame, reasons = typed_columns(text, table, file=str(path))
     names = {fold(name) for name in (chip.name, *chip.aliases)}
     skipped = [f"row {row + 2}: {reason}" for row, reason in enumerate(reasons) if reason]

@@ -42,7 +42,10 @@ class _Made:
 def command(
     name: Annotated[str, typer.Argument(help="a chip of the catalogue, a chip file, or with --stack the stack's name")],
     gemm: Annotated[Path | None, typer.Option(help="CSV: m, n, k, dtype, time_us (captured launches)")] = None,
-    attention: Annotated[Path | None, typer.Option(help="CSV: columns of kernels/attention_*.csv, time_us")] = None,
+    attention: Annotated[Path | None, typer.Option(help="CSV: columns of kernels/attention_*.csv, time_us; `phase` "
+                                                        "backward for gradients")] = None,
+    memory: Annotated[Path | None, typer.Option(help="CSV: name, read_bytes, write_bytes, kernels, time_us, of kernels "
+                                                     "that only move bytes")] = None,
     collectives: Annotated[list[Path] | None, typer.Option(help="text output of nccl-tests; repeatable")] = None,
     stack: Annotated[Path | None, typer.Option(help="CSV of runs: columns of training/published.csv")] = None,
     chip: Annotated[str | None, typer.Option(help="the chip, where NAME is to be another name")] = None,
@@ -54,8 +57,8 @@ def command(
 ) -> None:
     """Fit physical parameters on your own measurements and write them as a file that `gap` and `plan` take."""
     label = _label(name)
-    tasks = _tasks(label, name, chip=chip, gemm=gemm, attention=attention, collectives=collectives or [], stack=stack,
-                   fabric=fabric, library=library, base=base)
+    tasks = _tasks(label, name, chip=chip, gemm=gemm, attention=attention, memory=memory,
+                   collectives=collectives or [], stack=stack, fabric=fabric, library=library, base=base)
     if out is not None and len(tasks) > 1:
         raise BadInput(field="--out", value=str(out), expected=f"one kind of measurement, not {len(tasks)}",
                        remedy="Leave --out away, or calibrate one kind at a time.")
@@ -77,22 +80,22 @@ def command(
 
 
 def _tasks(label: str, name: str, *, chip: str | None, gemm: Path | None, attention: Path | None,
-           collectives: Sequence[Path], stack: Path | None, fabric: str | None, library: str,
+           memory: Path | None, collectives: Sequence[Path], stack: Path | None, fabric: str | None, library: str,
            base: str | None) -> list[Callable[[], _Made]]:
     """What is to be fitted; nothing runs before every name on the command line is known."""
-    if gemm is None and attention is None and not collectives and stack is None:
-        raise BadInput(field="--gemm / --attention / --collectives / --stack", value=None,
+    if gemm is None and attention is None and memory is None and not collectives and stack is None:
+        raise BadInput(field="--gemm / --attention / --memory / --collectives / --stack", value=None,
                        expected="at least one file of measurements", remedy="Say for example --gemm gemm.csv.")
     if base is not None and stack is None:
         raise BadInput(field="--base", value=base, expected="to stand beside --stack", remedy="Add --stack runs.csv.")
-    for path in filter(None, (gemm, attention, stack, *collectives)):
+    for path in filter(None, (gemm, attention, memory, stack, *collectives)):
         if not path.is_file():
             raise BadInput(file=str(path), field="file", value=path.name, expected="a readable file",
                            remedy="Check the path.")
     tasks: list[Callable[[], _Made]] = []
-    if gemm is not None or attention is not None:
+    if gemm is not None or attention is not None or memory is not None:
         silicon = _chip(chip or name)
-        tasks.append(lambda: _kernels(label, silicon, gemm, attention, library))
+        tasks.append(lambda: _kernels(label, silicon, gemm, attention, memory, library))
     if collectives:
         wires = fabric or _chip(chip or name).fabric
         tasks.append(lambda: _collectives(label, wires, collectives))
@@ -121,8 +124,10 @@ def _chip(name: str) -> Chip:
                        f"is a file: give its path, or --chip with the nearest known one.") from None
 
 
-def _kernels(label: str, chip: Chip, gemm: Path | None, attention: Path | None, library: str) -> _Made:
+def _kernels(label: str, chip: Chip, gemm: Path | None, attention: Path | None, memory: Path | None,
+             library: str) -> _Made:
     from serried.calibration.own import fit_own_attention, fit_own_gemm, own_profile_text
+    from serried.calibration.own_memory import fit_own_backward, fit_own_memory
     from serried.compiler import profile_for
 
     base = profile_for(chip)
@@ -130,7 +135,13 @@ def _kernels(label: str, chip: Chip, gemm: Path | None, attention: Path | None, 
     if gemm is not None:
         fits += fit_own_gemm(gemm, chip, base, library=library).values()
     if attention is not None:
-        fits += fit_own_attention(attention, chip, base, library=library).values()
+        forward = fit_own_attention(attention, chip, base, library=library)
+        fits += forward.values()
+        known = [fit for (family, _), fit in forward.items() if family == "attention"]
+        backward = fit_own_backward(attention, chip, base, known[0] if known else None)
+        fits += [backward] if backward is not None else []
+    if memory is not None:
+        fits.append(fit_own_memory(memory, chip, base))
     return _Made(kind="profile", text=own_profile_text(label, chip, fits), fits=fits)
 
 

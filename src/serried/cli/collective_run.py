@@ -22,7 +22,8 @@ _MOST_BYTES = 1 << 30
 
 
 def command(
-    file: Annotated[Path, typer.Argument(help="a schedule (.json) or MSCCL XML (.xml)")],
+    file: Annotated[Path, typer.Argument(help="a schedule or MSCCL++ plan (.json), MSCCL XML (.xml) or a Chakra trace "
+                                              "(.RANK.et) that serried wrote")],
     nproc: Annotated[int, typer.Option(min=1, max=64, help="processes; the ranks of the plan")],
     payload: Annotated[str, typer.Option("--bytes", help="the whole buffer, e.g. 64MiB")] = "1MiB",
     repeats: Annotated[int, typer.Option(min=1, max=1000, help="how often")] = 5,

@@ -16,7 +16,7 @@ from serried.topology import explicit_graph, read_topology
 from serried.topology.tables import is_topology
 from serried.units import format_quantity, parse_quantity, significant
 from serried.weave import OPERATIONS, check, read_wires, stock_times_s, synthesise
-from serried.weave.schedule_file import write_text
+from serried.weave.schedule_file import write_bytes
 from serried.weave.wires import Wires
 from serried.weave.wires import wires as wires_of
 
@@ -59,10 +59,10 @@ def command(
     check(made.schedule)
     wall_s = time.perf_counter() - begin_s
     stock = stock_times_s(wanted, wires, payload_bytes, tiers=groups, step_s=step_s, root=root)
-    texts = [] if out is None else [(out.with_name(out.name + ending), write(made.schedule, payload_bytes))
-                                    for ending, write in (WRITERS[form] for form in forms)]
-    for path, text in texts:
-        write_text(path, text)
+    texts = [] if out is None else [(out.with_name(out.name + ending), content) for form in forms
+                                    for ending, content in WRITERS[form](made.schedule, payload_bytes).items()]
+    for path, content in texts:
+        write_bytes(path, content)
     if as_json:
         print(json.dumps({
             "schema": "serried/collective-synthesise/1", "operation": wanted, "fabric": wires.name,
@@ -81,6 +81,10 @@ def command(
             *((f"stock: {algorithm.replace('_', ' ')}", time_s) for algorithm, time_s in stock.items())]
     screen.print(table("", ["", "time", "over the bound"], [
         [label, format_quantity(time_s, "s"), significant(time_s / made.bound_s)] for label, time_s in rows]))
+    faster = [algorithm.replace("_", " ") for algorithm, time_s in stock.items() if time_s < made.time_s]
+    if faster:
+        screen.print(f"On these wires {faster[0]} is predicted to be faster than the fitted schedule: try more chunks, "
+                     "or take it.", markup=False)
     for path, _ in texts:
         screen.print(f"written: {path}", markup=False)
 

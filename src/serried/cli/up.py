@@ -43,16 +43,17 @@ def command(
     as_json: AsJson = False,
 ) -> int:
     """Run the control plane until Ctrl-C or `serried down`. Ctrl-C leaves the jobs running: the next up adopts them."""
+    from serried.api.endpoint import state_directory
+
+    folder = state_directory(state)
+    if background:
+        return _in_background(folder, as_json=as_json)
     try:
-        from serried.api.endpoint import state_directory
         from serried.api.service import Order, run_service
     except ImportError as error:
         raise without_extra(error) from None
-    folder = state_directory(state)
     order = Order(state=folder, engine=engine, database=database, nodes=nodes, tenants=tenants, policy=policy,
                   seed=seed, host=host, port=port, expose=expose, partition=partition)
-    if background:
-        return _in_background(folder, as_json=as_json)
     run_service(order, ready=lambda endpoint, loop: _tell(endpoint, loop, folder, state, as_json=as_json))
     if not as_json:
         console().print("the control plane has ended", markup=False)

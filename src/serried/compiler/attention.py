@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serried.compiler.gemm import ENGINE_FORMAT
+from serried.compiler.gemm import ACTIVATION_BYTES, ENGINE_FORMAT
 from serried.compiler.shape import AttentionShape
 from serried.compiler.spec import parameter
 from serried.errors import BadInput
@@ -132,12 +132,13 @@ def attention_time_s(shape: AttentionShape, *, chip: Chip, parameters: Attention
     latent_dim: elements a token adds to the cache where that holds one latent for all heads (MLA), else 0.
     """
     score_s = _score_s(shape.width / 2, 1.0, parameters.rate_ratio, parameters, chip, number_format)
-    busy_s = _busy_s(shape, score_s, parameters, chip, causal=causal)
+    width = ACTIVATION_BYTES[number_format]
+    busy_s = _busy_s(shape, score_s, parameters, chip, causal=causal, element_bytes=width)
     tokens = shape.sequences * shape.query_tokens
     streamed = tokens * shape.width * (shape.heads + (shape.kv_heads if latent_dim else 0.0))
     appended = tokens * (latent_dim or shape.width * shape.kv_heads)
-    traffic_bytes = (2.0 * streamed / parameters.pass_ratio
-                     + (2.0 + cache_element_bytes) * appended / parameters.append_ratio)
+    traffic_bytes = (width * streamed / parameters.pass_ratio
+                     + (width + cache_element_bytes) * appended / parameters.append_ratio)
     return np.asarray(parameters.launch_s + busy_s + traffic_bytes / chip.need("hbm_bandwidth"))
 
 
@@ -152,11 +153,12 @@ def attention_backward_time_s(shape: AttentionShape, *, chip: Chip, parameters: 
     """
     mean_width = (3 * shape.head_dim + 2 * shape.value_head_dim) / 2
     score_s = _score_s(mean_width, backward.vector_ratio, backward.rate_ratio, parameters, chip, number_format)
-    busy_s = _busy_s(shape, score_s, parameters, chip, causal=causal)
+    width = ACTIVATION_BYTES[number_format]
+    busy_s = _busy_s(shape, score_s, parameters, chip, causal=causal, element_bytes=width)
     rows = shape.sequences * shape.query_tokens
-    query_bytes = rows * shape.heads * (2 * 2.0 * shape.head_dim + 3 * 2.0 * shape.value_head_dim
+    query_bytes = rows * shape.heads * (2 * width * shape.head_dim + 3 * width * shape.value_head_dim
                                         + 2 * 4.0 * shape.head_dim)
-    key_bytes = rows * shape.kv_heads * 2 * 2.0 * shape.width
+    key_bytes = rows * shape.kv_heads * 2 * width * shape.width
     pass_s = (query_bytes + key_bytes) / (chip.need("hbm_bandwidth") * parameters.pass_ratio)
     return np.asarray(backward.launch_s + busy_s + pass_s)
 
@@ -178,7 +180,7 @@ def _half_peak_flop_per_s(chip: Chip, number_format: str) -> float:
 
 
 def _busy_s(shape: AttentionShape, score_s: Floats, parameters: AttentionParameters, chip: Chip, *,
-            causal: bool) -> Floats:
+            causal: bool, element_bytes: float) -> Floats:
     """Seconds until the last core is done: work groups in waves, but no sooner than the longest work group."""
     core_count, tokens = _core_count(chip, parameters), shape.query_tokens
     query_rows, key_rows = tile_rows(shape.width / 2, parameters.tiles)
@@ -192,7 +194,7 @@ def _busy_s(shape: AttentionShape, score_s: Floats, parameters: AttentionParamet
                                                key_rows, causal=causal)
 
     lanes = work_lanes(chip)
-    feed_s = 2.0 * key_rows * shape.width / (chip.need("hbm_bandwidth") / core_count * parameters.feed_ratio)
+    feed_s = element_bytes * key_rows * shape.width / (chip.need("hbm_bandwidth") / core_count * parameters.feed_ratio)
     tile_s = np.maximum(query_rows * key_rows * score_s, feed_s) + parameters.tile_s / lanes
     block_s = parameters.block_s / lanes
     waves = shape.sequences * tiled_heads * tile_count / core_count

@@ -43,6 +43,7 @@ class CaseVariant:
 #: (kernel family, variant) to how it runs. "fp8-cache": the queries arrive in 16 bits, keys and values lie in 8.
 VARIANTS: Mapping[tuple[str, str], CaseVariant] = {
     ("attention", "bf16"): CaseVariant(),
+    ("attention", "fp32"): CaseVariant(number_format="fp32", cache_element_bytes=0.0),   # training: nothing is cached
     ("attention", "fp8"): CaseVariant(number_format="fp8", cache_element_bytes=1.0),
     ("attention", "fp8-cache"): CaseVariant(number_format="fp8", cache_element_bytes=1.0),
     ("attention", "latent-bf16"): CaseVariant(latent=True),
@@ -138,8 +139,10 @@ def _plain_cases(frame: pl.DataFrame) -> AttentionCases:
                             head_dim=head_dim)
     family = np.where((cached > 0) | (new == 1), "decode", "attention").tolist()
     eight_bit = [["fp8" in value for value in _text(frame, name)] for name in ("attn_dtype", "kv_cache_dtype")]
-    variant = ["bf16" if not cache else "fp8" if query or kind == "decode" else "fp8-cache"
-               for kind, query, cache in zip(family, *eight_bit, strict=True)]
+    wide = [value in ("fp32", "float32") for value in _text(frame, "attn_dtype")]
+    variant = ["fp32" if full and kind == "attention" else "bf16" if not cache
+               else "fp8" if query or kind == "decode" else "fp8-cache"
+               for kind, full, query, cache in zip(family, wide, *eight_bit, strict=True)]
     keys = [f"{a:.0f},{b:.0f},{c:.0f},{d:.0f}" for a, b, c, d in zip(heads, kv_heads, head_dim, window, strict=True)]
     times = {name.removesuffix("_us"): _times_s(frame, name) for name in frame.columns if name.endswith("_us")}
     return AttentionCases(chip=_text(frame, "chip"), family=family, variant=variant, shape=shape, key=keys,

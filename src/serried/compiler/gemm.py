@@ -20,7 +20,8 @@ from serried.compiler.spec import parameter
 from serried.silicon.spec import Chip
 from serried.workload.spec import Floats
 
-__all__ = ["ELEMENT_BYTES", "ENGINE_FORMAT", "MEASURED_FORMATS", "WEIGHT_BYTES", "GemmParameters", "gemm_time_s"]
+__all__ = ["ACTIVATION_BYTES", "ELEMENT_BYTES", "ENGINE_FORMAT", "MEASURED_FORMATS", "WEIGHT_BYTES", "GemmParameters",
+           "gemm_time_s"]
 
 #: Recipe to the format of the matrix engine that runs it.
 ENGINE_FORMAT = {"bf16": "bf16", "fp16": "fp16", "fp8": "fp8", "fp8-block": "fp8", "mxfp8": "fp8", "nvfp4": "fp4",
@@ -32,12 +33,13 @@ ELEMENT_BYTES = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "fp8-block": 1.0 + 4 / 12
 #: Recipe to bytes of one element of a weight, where it is stored narrower than it is multiplied.
 WEIGHT_BYTES = {"int8-weight": 1.0, "int4-weight": 0.5 + 2 / 128}
 ENGINE_BYTES = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "fp4": 0.5, "int8": 1.0, "tf32": 4.0, "fp32": 4.0}
+#: Recipe to bytes of what an operator leaves for the next one: 16 bits, but for recipes whose operands are wider.
+ACTIVATION_BYTES = {name: 4.0 if ELEMENT_BYTES[name] == 4.0 else 2.0 for name in ELEMENT_BYTES}
 #: How measurement files name the recipes.
 MEASURED_FORMATS = {"bfloat16": "bf16", "bf16": "bf16", "float16": "fp16", "fp16": "fp16", "fp8": "fp8",
                     "fp8_block": "fp8-block", "fp8-block": "fp8-block", "mxfp8": "mxfp8", "nvfp4": "nvfp4",
                     "sq": "int8", "int8_wo": "int8-weight",
                     "int4_wo": "int4-weight", "int8": "int8", "tf32": "tf32", "fp32": "fp32"}
-_OUTPUT_BYTES = 2.0    # C is written in bf16
 _PARTIAL_BYTES = 4.0   # a slice of k leaves its sum in fp32
 _LEAST_STEPS = 4.0     # a slice shorter than this is all ramp and no walk
 _CHUNK = 65536         # shapes x tiles evaluated at a time: stays in the processor's cache
@@ -118,8 +120,9 @@ def gemm_time_s(m: Floats, n: Floats, k: Floats, *, chip: Chip, parameters: Gemm
                 batch: Floats | float = 1.0, weight_bytes_per_element: float | None = None) -> Floats:
     """Device seconds of `batch` products C[m, n] = A[m, k] B[k, n], captured launch; arrays broadcast.
 
-    A and B in `number_format`, C in two bytes an element. weight_bytes_per_element: of B where it is stored narrower
-    than it is multiplied. Casts of the operands are not in here unless the profile says so (its `fit.library`).
+    A and B in `number_format`, C in two bytes an element, or as wide as wider operands.
+    weight_bytes_per_element: of B where it is stored narrower than it is multiplied. Casts of the operands are not in
+    here unless the profile says so (its `fit.library`).
     Raises MissingFigure or BadInput when the chip lacks the format's peak or the HBM bandwidth.
     """
     m, n, k, batch = np.broadcast_arrays(*(np.asarray(value, dtype=np.float64) for value in (m, n, k, batch)))
@@ -133,7 +136,7 @@ def gemm_time_s(m: Floats, n: Floats, k: Floats, *, chip: Chip, parameters: Gemm
         part = slice(start, start + rows)
         shape = Products(m=flat[0][part], n=flat[1][part], k=flat[2][part], batch=flat[3][part],
                        engine_bytes=ENGINE_BYTES[ENGINE_FORMAT[number_format]], element_bytes=element_bytes,
-                       weight_bytes=weight_bytes)
+                       weight_bytes=weight_bytes, output_bytes=ACTIVATION_BYTES[number_format])
         time_s_S[part] = best_tile_s(shape, engine, parameters)
     return time_s_S.reshape(m.shape)
 
@@ -163,7 +166,7 @@ def _sustained_flop_per_s(peak_flop_per_s: float, board_power_w: float | None, p
 
 
 class Products(NamedTuple):
-    """Products as columns over S; how wide an operand is in the engine, A with its scales, and B as it is stored.
+    """Products as columns over S; how wide an operand is in the engine, A with its scales, B as it is stored, and C.
 
     rows_SQ: of a grouped product, the rows of its members by quantile of load, equally many members each; a member is
     there with the probability that it has a row.
@@ -177,6 +180,7 @@ class Products(NamedTuple):
     element_bytes: float
     weight_bytes: float
     rows_SQ: Floats | None = None
+    output_bytes: float = 2.0
 
     def row_tiles(self, tile_m: Floats) -> Floats:
         """Tiles along m of the whole batch, over S x T."""
@@ -207,7 +211,7 @@ def best_tile_s(shape: Products, engine: Engine, p: GemmParameters) -> Floats:
     step_T = soft_maximum(2.0 * tile_m * tile_n * k_step * engine.core_count / (engine.peak_flop_per_s * p.rate_ratio),
                           step_bytes_T * engine.core_count / (engine.hbm_bytes_per_s * p.core_feed_ratio), p.sharpness)
     full_step_T = soft_maximum(latency_T, resident_T * step_T, p.sharpness)
-    drain_ST = (_OUTPUT_BYTES * engine.core_count / (engine.hbm_bytes_per_s * p.drain_ratio)
+    drain_ST = (shape.output_bytes * engine.core_count / (engine.hbm_bytes_per_s * p.drain_ratio)
                 * np.minimum(tile_m, m) * np.minimum(tile_n, n))
     hbm_s = _hbm_s(shape, engine, p)[:, None]
 
@@ -233,7 +237,7 @@ def best_tile_s(shape: Products, engine: Engine, p: GemmParameters) -> Floats:
 def _hbm_s(shape: Products, engine: Engine, p: GemmParameters) -> Floats:
     """Time of the traffic with HBM over S: weights come cold; what the cache keeps of A and C is free."""
     weight_bytes = shape.weights * shape.weight_bytes * shape.n * shape.k
-    activation_bytes = shape.batch * shape.m * (shape.element_bytes * shape.k + _OUTPUT_BYTES * shape.n)
+    activation_bytes = shape.batch * shape.m * (shape.element_bytes * shape.k + shape.output_bytes * shape.n)
     traffic_bytes = weight_bytes + np.maximum(0.0, activation_bytes - p.resident_ratio * engine.cache_bytes)
     ramp = traffic_bytes / (traffic_bytes + p.ramp_cache_ratio * engine.cache_bytes)
     return np.asarray(traffic_bytes / (engine.hbm_bytes_per_s * p.hbm_ratio) + p.ramp_s * ramp)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from serried.compiler.gemm import (
+    ACTIVATION_BYTES,
     ELEMENT_BYTES,
     ENGINE_BYTES,
     ENGINE_FORMAT,
@@ -57,7 +58,8 @@ def grouped_gemm_time_s(groups: Floats, rows: Floats, n: Floats, k: Floats, *, c
         rows_SQ = (row / group)[:, None] * share[first:first + _CHUNK]
         shape = Products(m=rows_SQ.mean(axis=1), n=wide, k=deep, batch=group, rows_SQ=rows_SQ,
                          engine_bytes=ENGINE_BYTES[ENGINE_FORMAT[number_format]],
-                         element_bytes=ELEMENT_BYTES[number_format], weight_bytes=ELEMENT_BYTES[number_format])
+                         element_bytes=ELEMENT_BYTES[number_format], weight_bytes=ELEMENT_BYTES[number_format],
+                         output_bytes=ACTIVATION_BYTES[number_format])
         time_s[first:first + _CHUNK] = np.where(row > 0, best_tile_s(shape, engine, parameters), 0.0)
     return time_s.reshape(columns[0].shape)
 

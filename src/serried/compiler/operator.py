@@ -9,7 +9,7 @@ import numpy as np
 
 from serried.compiler.attention import attention_backward_time_s, attention_time_s
 from serried.compiler.decode import decode_time_s
-from serried.compiler.gemm import ELEMENT_BYTES, gemm_time_s
+from serried.compiler.gemm import ACTIVATION_BYTES, ELEMENT_BYTES, gemm_time_s
 from serried.compiler.grouped_gemm import grouped_gemm_time_s, grouped_weight_gradient_time_s
 from serried.compiler.memory_bound import memory_bound_time_s
 from serried.compiler.recurrent import recurrent_time_s
@@ -24,8 +24,8 @@ __all__ = ["TIMERS", "operator_kernel_count", "operator_time_s"]
 def operator_time_s(operator: Operator, *, chip: Chip, profile: KernelProfile, number_format: str) -> Floats:
     """Device seconds of one operator, captured launch, over its shape points S.
 
-    number_format: a recipe of planner FORMATS. Products marked `high_precision` stay in bf16. The casts of a
-    low-precision recipe are not in here: they are operators of their own (`quantise_time_s`).
+    number_format: a recipe of planner FORMATS. Products marked `high_precision` stay in bf16 under a narrower
+    one. The casts of a low-precision recipe are not in here: they are operators of their own (`quantise_time_s`).
     """
     timer = TIMERS.get(type(operator))
     assert timer is not None, f"{type(operator).__name__} is not timed on a chip"
@@ -44,7 +44,7 @@ def operator_kernel_count(operator: Operator) -> float:
 
 
 def _gemm(operator: Gemm, chip: Chip, profile: KernelProfile, number_format: str) -> Floats:
-    recipe = "bf16" if operator.high_precision else number_format
+    recipe = "bf16" if operator.high_precision and ACTIVATION_BYTES[number_format] == 2.0 else number_format
     return gemm_time_s(operator.m, operator.n, operator.k, batch=operator.batch, chip=chip, number_format=recipe,
                        parameters=profile.parameters("gemm", recipe))
 

@@ -8,32 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 
+from serried.emit.traffic import Task, check_traffic
 from serried.errors import BadInput
 from serried.weave import Schedule
 from serried.weave.legality import message_pairs
 from serried.weave.spec import COPY, RECEIVE, RECEIVE_REDUCE, REDUCE, SEND
 from serried.weave.timing import message_bytes_K
 
-__all__ = ["GoalTask", "read_goal", "write_goal"]
+__all__ = ["read_goal", "write_goal"]
 
 _TASK = re.compile(r"^l(\d+): (?:(send|recv) (\d+)b (?:to|from) (\d+) tag (\d+)|(calc) (\d+))(?: cpu (\d+))?$")
 _REQUIRES = re.compile(r"^l(\d+) requires l(\d+)$")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GoalTask:
-    """One line: kind is send, recv or calc; requires: earlier lines of its rank."""
-
-    rank: int
-    label: int
-    kind: str
-    payload_bytes: int = 0
-    peer: int = -1
-    tag: int = -1
-    requires: tuple[int, ...] = ()
 
 
 def write_goal(schedule: Schedule, payload_bytes: float) -> str:
@@ -65,9 +52,10 @@ def _received(schedule: Schedule, length_K: list[int]) -> Iterator[tuple[int, in
         yield receive, length_K[send]
 
 
-def read_goal(text: str, *, file: str = "") -> list[GoalTask]:
-    """The tasks of a text as `write_goal` writes it. Raises BadInput with the line, also when messages do not match."""
-    tasks: dict[tuple[int, int], GoalTask] = {}
+def read_goal(text: str, *, file: str = "") -> list[Task]:
+    """The tasks of a text as `write_goal` writes it. Raises BadInput with the line, also when messages do not match or
+    a task waits for ever."""
+    tasks: dict[tuple[int, int], Task] = {}
     waits: dict[tuple[int, int], list[int]] = {}
     rank = -1
     for number, raw in enumerate(text.splitlines(), 1):
@@ -76,30 +64,16 @@ def read_goal(text: str, *, file: str = "") -> list[GoalTask]:
             rank = int(line[5:-1])
         elif task := _TASK.match(line):
             label, kind, length, peer, tag, calc = task.groups()[:6]
-            tasks[(rank, int(label))] = GoalTask(rank=rank, label=int(label), kind=calc or kind,
-                                                 payload_bytes=int(length or 0), peer=int(peer or -1),
-                                                 tag=int(tag or -1))
+            tasks[(rank, int(label))] = Task(rank=rank, label=int(label), kind=calc or kind,
+                                             payload_bytes=int(length or 0), peer=int(peer or -1),
+                                             tag=int(tag or -1))
         elif (wait := _REQUIRES.match(line)) and (rank, int(wait[1])) in tasks and (rank, int(wait[2])) in tasks:
             waits.setdefault((rank, int(wait[1])), []).append(int(wait[2]))
         elif line not in ("", "}") and not re.match(r"^num_ranks \d+$", line):
             raise BadInput(file=file, field=f"line {number}", value=line[:80],
                            expected="num_ranks, rank, a send, recv or calc, or requires between known labels",
                            remedy="Mend the line.")
-    found = [GoalTask(rank=task.rank, label=task.label, kind=task.kind, payload_bytes=task.payload_bytes,
-                      peer=task.peer, tag=task.tag, requires=tuple(waits.get(key, ()))) for key, task in tasks.items()]
-    _match(found, file)
+    found = [Task(rank=task.rank, label=task.label, kind=task.kind, payload_bytes=task.payload_bytes,
+                  peer=task.peer, tag=task.tag, requires=tuple(waits.get(key, ()))) for key, task in tasks.items()]
+    check_traffic(found, file=file)
     return found
-
-
-def _match(tasks: list[GoalTask], file: str) -> None:
-    """Messages of one pair and tag arrive in the order sent: as many and as long on both sides."""
-    wires: dict[tuple[int, int, int], tuple[list[int], list[int]]] = {}
-    for task in tasks:
-        if task.kind != "calc":
-            ends = (task.rank, task.peer) if task.kind == "send" else (task.peer, task.rank)
-            wires.setdefault((*ends, task.tag), ([], []))[task.kind == "recv"].append(task.payload_bytes)
-    for (sender, receiver, tag), (sent, received) in wires.items():
-        if sent != received:
-            raise BadInput(file=file, field=f"rank {sender} to {receiver}, tag {tag}", value=len(sent),
-                           expected=f"as many and as long messages as rank {receiver} takes ({len(received)})",
-                           remedy="Match every send with a recv.")

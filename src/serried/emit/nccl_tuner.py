@@ -10,7 +10,7 @@ from pathlib import Path
 
 from serried.errors import BadInput
 
-__all__ = ["COLUMNS", "nccl_tuner_csv", "read_nccl_tuner", "write_nccl_tuner"]
+__all__ = ["COLUMNS", "check_ranges", "nccl_tuner_csv", "read_nccl_tuner", "write_nccl_tuner"]
 
 COLUMNS = ("collective_type", "min_bytes", "max_bytes", "algorithm", "protocol", "channels", "nNodes", "nRanks",
            "numPipeOps", "regBuff")
@@ -51,6 +51,24 @@ def read_nccl_tuner(path: Path) -> list[dict[str, str]]:
         _check(row, f"line {number}", str(path))
         rows.append(row)
     return rows
+
+
+def check_ranges(rows: Sequence[Mapping[str, str]], *, file: str = "", ranks: int | None = None) -> None:
+    """Raise BadInput where a line can never be reached, since an earlier one takes all its sizes, or where lines with
+    one condition overlap; with `ranks`, also when no line is for so many."""
+    if ranks is not None and not any(row["nRanks"] in ("-1", str(ranks)) for row in rows):
+        raise BadInput(file=file, field="nRanks", value=sorted({row["nRanks"] for row in rows}),
+                       expected=f"a line for {ranks} ranks", remedy="Use a table that was made for as many ranks.")
+    alike: dict[tuple[str, ...], list[tuple[int, int, int]]] = {}
+    for number, row in enumerate(rows, 1):
+        least, most = int(row["min_bytes"]), int(row["max_bytes"])
+        condition = tuple(row[column] for column in ("collective_type", "nNodes", "nRanks", "numPipeOps", "regBuff"))
+        for other, first, last in alike.setdefault(condition, []):
+            if least <= last and first <= most:
+                raise BadInput(file=file, field=f"row {number}, min_bytes", value=least, expected="sizes that no "
+                               f"earlier line takes, but row {other} has {first} to {last}",
+                               remedy="The plugin takes the first line that fits: part the ranges.")
+        alike[condition].append((number, least, most))
 
 
 def _check(row: Mapping[str, str], where: str, file: str) -> None:

@@ -13,10 +13,10 @@ from typing import Literal
 
 import numpy as np
 
-from serried.compiler import operator_kernel_count, operator_time_s, quantise_time_s
+from serried.compiler import ACTIVATION_BYTES, operator_kernel_count, operator_time_s, quantise_time_s
 from serried.fabric import Fabric, collective_time_s
 from serried.planner.pieces import distinct_values, model_runs
-from serried.planner.spec import FORMATS, RECOMPUTE, WORK, Layouts, Machine
+from serried.planner.spec import FORMATS, RECOMPUTE, WORK, Ints, Layouts, Machine
 from serried.workload import (
     RECOMPUTED,
     block_operators,
@@ -40,7 +40,7 @@ from serried.workload.spec import (
     Training,
 )
 
-__all__ = ["KERNEL_KEYS", "KernelBook", "KernelTimes", "kernel_times", "nodes_per_token",
+__all__ = ["KERNEL_KEYS", "KernelBook", "KernelTimes", "element_bytes_of", "kernel_times", "nodes_per_token",
            "selective_recompute", "shards_of"]
 
 #: Columns of a layout that its kernels depend on.
@@ -89,26 +89,36 @@ def shards_of(job: Training, points: Layouts) -> Shards:
                   sequence_parallel=points.sequence_parallel.astype(bool))
 
 
+def element_bytes_of(number_format: Ints) -> Floats | float:
+    """Bytes of one element between operators: a number where all formats agree, else over S."""
+    widths = np.array([ACTIVATION_BYTES[name] for name in FORMATS])[number_format]
+    return float(widths[0]) if len(widths) and (widths == widths[0]).all() else widths
+
+
 def kernel_times(job: Training, machine: Machine, points: Layouts) -> KernelTimes:
     """Times of every piece at the shape points. Depends on the facts of the stack's recipe, never on its parameters."""
     model, shards = job.model, shards_of(job, points)
-    facts = machine.stack.facts
+    facts, width = machine.stack.facts, element_bytes_of(points.number_format)
     fused = {name: bool(facts.get(name, True)) for name in ("fused_attention", "fused_experts")}
     again = selective_recompute(machine)
     runs = model_runs(model)
     clock = _Clock(machine=machine, points=points, work=np.zeros((len(runs) + 2, 5, len(WORK), len(points))),
                    weight_gemm=np.zeros((len(runs) + 2, len(points))))
     for index, block in enumerate(runs):
-        forward, backward = (_operators(model, block, index, shards, phase, fused) for phase in ("forward", "backward"))
+        forward, backward = (_operators(model, block, index, shards, phase, width, fused)
+                             for phase in ("forward", "backward"))
         clock.add_all(index, forward, mlp=block.mlp)
         clock.add_all(index, backward, part=_BACKWARD, mlp=block.mlp)
         clock.add_all(index, recomputed_operators(forward, again), part=_AGAIN, mlp=block.mlp)
     fused_loss = bool(machine.stack.facts.get("fused_loss", True))
     for index, ends in ((-2, embedding_operators), (-1, head_operators)):
-        forward, backward = (ends(model, shards, phase=phase) for phase in ("forward", "backward"))
-        clock.add_all(index, _with_fused_loss(forward, model, shards, forward=True) if fused_loss else forward)
-        clock.add_all(index, _with_fused_loss(backward, model, shards, forward=False) if fused_loss else backward,
-                      part=_BACKWARD)
+        forward, backward = (ends(model, shards, phase=phase, element_bytes=width)
+                             for phase in ("forward", "backward"))
+        if fused_loss:
+            forward, backward = (_with_fused_loss(operators, model, shards, width, forward=operators is forward)
+                                 for operators in (forward, backward))
+        clock.add_all(index, forward)
+        clock.add_all(index, backward, part=_BACKWARD)
     if machine.stack.facts.get("captured", False):
         clock.work[:, :, [_INDEX["kernels"], _INDEX["fusible_kernels"]]] = 0.0
     return KernelTimes(work_RGCS=clock.work[:, :_AGAIN], selective_RCS=clock.work[:, _AGAIN],
@@ -150,18 +160,18 @@ def selective_recompute(machine: Machine) -> str:
 
 
 def _operators(model: Model, block: Block, index: int, shards: Shards, phase: Literal["forward", "backward"],
-               fused: Mapping[str, bool]) -> tuple[Operator, ...]:
+               element_bytes: Floats | float, fused: Mapping[str, bool]) -> tuple[Operator, ...]:
     """Of one block of a run; the run behind the model's own ones is that of the prediction blocks."""
     if index < len(model.blocks):
-        return block_operators(model, block, shards, phase=phase, **fused)
-    return prediction_operators(model, shards, phase=phase, **fused)
+        return block_operators(model, block, shards, phase=phase, element_bytes=element_bytes, **fused)
+    return prediction_operators(model, shards, phase=phase, element_bytes=element_bytes, **fused)
 
 
-def _with_fused_loss(operators: tuple[Operator, ...], model: Model, shards: Shards, *,
-                     forward: bool) -> tuple[Operator, ...]:
+def _with_fused_loss(operators: tuple[Operator, ...], model: Model, shards: Shards,
+                     element_bytes: Floats | float, *, forward: bool) -> tuple[Operator, ...]:
     """The ends with one kernel for the loss: two passes over the logits in forward, of which the second leaves the
     gradient in their place, and nothing in backward."""
-    logits_bytes = 2.0 * shards.sequences * shards.query_tokens / shards.context * model.vocab / shards.tensor
+    logits_bytes = element_bytes * shards.sequences * shards.query_tokens / shards.context * model.vocab / shards.tensor
     fused = Elementwise(name="head.loss", read_bytes=2.0 * logits_bytes, write_bytes=logits_bytes, fusible=False)
     return tuple(fused if operator.name == "head.loss" else operator for operator in operators
                  if forward or operator.name != "head.loss")

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serried.planner.kernels import KERNEL_KEYS, selective_recompute, shards_of
+from serried.compiler import ACTIVATION_BYTES
+from serried.planner.kernels import KERNEL_KEYS, element_bytes_of, selective_recompute, shards_of
 from serried.planner.pieces import Points, data_degree, micro_batch_count, model_runs, stage_counts
 from serried.planner.spec import FORMATS, MEMORY_CAUSES, RECOMPUTE, SCHEDULES, STAGES, Layouts, Machine
 from serried.workload import (
@@ -170,17 +171,19 @@ def _activations(job: Training, machine: Machine, layouts: Layouts) -> tuple[Flo
     working = np.zeros(len(chosen))
     fused = bool(machine.stack.facts["fused_attention"])
     for index, block in enumerate(runs):
-        for number_format, recompute in {(int(f), int(r)) for f, r in zip(chosen.number_format, chosen.recompute,
-                                                                          strict=True)}:
-            here = np.flatnonzero((chosen.number_format == number_format) & (chosen.recompute == recompute))
+        for code, recompute in {(int(f), int(r)) for f, r in zip(chosen.number_format, chosen.recompute, strict=True)}:
+            here = np.flatnonzero((chosen.number_format == code) & (chosen.recompute == recompute))
             cut = _shards_at(shards, here)
             kind = RECOMPUTE[recompute] if RECOMPUTE[recompute] != "selective" else selective_recompute(machine)
+            name = FORMATS[code]
             whole, left = (activation_bytes(job.model, block, cut, recompute=how, fused_attention=fused,
-                                            number_format=FORMATS[number_format]) for how in ("none", kind))
+                                            number_format=name, element_bytes=ACTIVATION_BYTES[name])
+                           for how in ("none", kind))
             kept[index, here] = left
             # what is recomputed, and the gradients that flow through one block, live for a moment
             working[here] = np.maximum(working[here], whole - left + 0.5 * whole)
-    logits = head_workspace_bytes(job.model, shards, fused_loss=bool(machine.stack.facts["fused_loss"]))
+    logits = head_workspace_bytes(job.model, shards, element_bytes=element_bytes_of(chosen.number_format),
+                                  fused_loss=bool(machine.stack.facts["fused_loss"]))
     return kept[:, points.where], working[points.where], logits[points.where]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from serried.compiler import operator_time_s
 from serried.fabric import collective_time_s
+from serried.planner.kernels import element_bytes_of
 from serried.planner.memory import piece_parameters
 from serried.planner.pieces import Points, data_degree, distinct_values, stage_counts
 from serried.planner.spec import Layouts, Machine
@@ -19,10 +20,6 @@ from serried.workload import optimizer_operators
 from serried.workload.spec import Floats, Training
 
 __all__ = ["WireTimes", "send_s_L", "wire_times"]
-
-#: Bytes of a parameter as it is gathered for compute.
-GATHER_BYTES = 2.0
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WireTimes:
@@ -42,9 +39,11 @@ def wire_times(job: Training, machine: Machine, layouts: Layouts) -> WireTimes:
     The first stage counts: its backward ends last, and every stage waits for the norm of all gradients. The optimizer
     takes as long as on the stage with the most parameters of its own.
     """
-    points = Points.of(layouts, "tp", "cp", "pp", "ep", "expert_tp", "virtual_stages", "sharding")
+    points = Points.of(layouts, "tp", "cp", "pp", "ep", "expert_tp", "virtual_stages", "sharding",
+                       "number_format")
     one = layouts.take(points.rows)
     facts = machine.stack.facts
+    gather_bytes = element_bytes_of(one.number_format)   # a parameter is gathered as it is computed with
     reduce_bytes = float(facts.get("reduce_bytes", 4.0))  # type: ignore[arg-type]
     held = piece_parameters(job.model, one)
     count_KRW, _ = stage_counts(job.model, one.pp, one.virtual_stages)
@@ -62,7 +61,7 @@ def wire_times(job: Training, machine: Machine, layouts: Layouts) -> WireTimes:
             continue
         trained = counts * held.trained_share_R[:, None]
         sharded = one.sharding >= 2
-        gathered = np.where(one.sharding == 3, counts, 0.0) * GATHER_BYTES
+        gathered = np.where(one.sharding == 3, counts, 0.0) * gather_bytes
         gather_RW = _time_s(machine, "all_gather", gathered, degree, stride)
         columns["gather"] += gather_RW
         columns["backward_gather"] += gather_RW * bool(facts.get("gather_in_backward", True))
@@ -74,7 +73,7 @@ def wire_times(job: Training, machine: Machine, layouts: Layouts) -> WireTimes:
         once_reduce += _time_s(machine, "reduce_scatter", np.where(once, on_stage, 0.0) * reduce_bytes,
                                degree, stride)
         between = (one.sharding == 1) | (one.sharding == 2)
-        once_gather += _time_s(machine, "all_gather", np.where(between, on_stage, 0.0) * GATHER_BYTES, degree, stride)
+        once_gather += _time_s(machine, "all_gather", np.where(between, on_stage, 0.0) * gather_bytes, degree, stride)
         updated_KW += (count_KRW * trained).sum(axis=1) / np.where(one.sharding >= 1, degree, 1.0)
     optimizer = _optimizer_s(machine, updated_KW.max(axis=0))
     where = points.where
@@ -111,9 +110,10 @@ def _time_s(machine: Machine, operation: str, payload_bytes: Floats, degree: Flo
 
 def send_s_L(job: Training, machine: Machine, layouts: Layouts) -> Floats:
     """Activations of one micro-batch over one stage boundary, s; 0 without a pipeline."""
-    points = Points.of(layouts, "tp", "cp", "pp", "micro_batch", "sequence_parallel")
+    points = Points.of(layouts, "tp", "cp", "pp", "micro_batch", "sequence_parallel", "number_format")
     one = layouts.take(points.rows)
-    payload = one.micro_batch * float(job.sequence_tokens) / one.cp * job.model.hidden * 2.0
+    tokens = one.micro_batch * float(job.sequence_tokens) / one.cp
+    payload = tokens * job.model.hidden * element_bytes_of(one.number_format)
     in_pieces = one.sequence_parallel | bool(machine.stack.facts.get("scattered_sends", True))
     payload = np.where(in_pieces, payload / one.tp, payload)
     stride = machine.chip_count // one.pp

@@ -27,6 +27,7 @@ __all__ = ["Link", "Stage", "bury"]
 
 _LOG = logging.getLogger("serried.runners")
 _RETRY_NS, _PATIENT_RETRY_NS, _EAGER_NS = 5_000_000, 100_000_000, 2_000_000_000
+_BIRTH_NS = 30_000_000_000
 _IN_TROUBLE_NS = 1_000_000_000
 _MOST_RESPAWN_NS = 30_000_000_000
 _PAUSE_S = 0.002
@@ -91,10 +92,10 @@ class Link:
         self.tasks: dict[AttemptId, TaskSeen] = {}
         self._told = self.tasks   # what is being told before the hello, which closes the list
         self.unforgotten: set[AttemptId] = set()
-        self.closing, self._kills = False, False
+        self.closing, self._kills, self._complained = False, False, ""
         self._talk: Conversation | None = None
         self._child: subprocess.Popen[bytes] | None = None
-        self._seeking_since_ns, self._spawn_due_ns, self._failures = 0, 0, 0
+        self._seeking_since_ns, self._spawned_ns, self._spawn_due_ns, self._failures = 0, 0, 0, 0
         self._gravedigger: threading.Thread | None = None
 
     def say(self, order: bytes) -> None:
@@ -106,13 +107,19 @@ class Link:
     def fence(self) -> None:
         """Kill the agent and all it runs. Asking twice is asking once."""
         with self._lock:
-            if self.stage == Stage.BURIED or self.closing:
+            if self.stage == Stage.BURIED or self.closing or self._is_being_born():
                 return
             self._kills = True
             if self.stage != Stage.BURYING:
                 self._start_burial()
             if self._talk:
                 self._talk.close()
+
+    def _is_being_born(self) -> bool:
+        """An agent that was just started on a busy machine is not silent. It ends what ran before it by itself, and to
+        kill it for its slowness would keep the node from ever coming up."""
+        return (self._child is not None and self._told is not self.tasks
+                and time.monotonic_ns() - self._spawned_ns < _BIRTH_NS)
 
     def step(self) -> None:
         """What is due: called by the engine's thread alone, without the lock."""
@@ -121,8 +128,8 @@ class Link:
             return
         if self._child and self._child.poll() is not None:
             if self._child.returncode not in (0, 3, -signal.SIGKILL) and not self.incarnation:
-                _LOG.warning("the agent of node %s ended with %s: see %s", self.files.node, self._child.returncode,
-                             self.files.directory / "agent.log")
+                self._complain(f"the agent of node {self.files.node} ended with {self._child.returncode}: see "
+                               f"{self.files.directory / 'agent.log'}")
             self._child = None
         if self.stage == Stage.BURIED:
             self._seek(now_ns)
@@ -130,8 +137,14 @@ class Link:
             try:
                 self._try(now_ns)
             except OSError as error:   # no space, no handles, no directory: the other nodes do not care
-                _LOG.warning("node %s cannot be reached: %s", self.files.node, error)
+                self._complain(f"node {self.files.node} cannot be reached: {error}")
                 self.due_ns = now_ns + _IN_TROUBLE_NS
+
+    def _complain(self, text: str) -> None:
+        """Once, until something else is wrong: it is tried again and again."""
+        if text != self._complained:
+            self._complained = text
+            _LOG.warning(text)
 
     def let_go(self) -> None:
         """Leave the agent and its jobs alone."""
@@ -173,6 +186,7 @@ class Link:
         return lock is not None
 
     def _spawn(self, now_ns: int) -> None:
+        self._spawned_ns, self._told = now_ns, {}
         self._spawn_due_ns = now_ns + min(_MOST_RESPAWN_NS, self.respawn_ns * 2**min(self._failures, 16))
         self._failures += 1
         environment = dict(os.environ)
@@ -200,7 +214,7 @@ class Link:
         try:
             record = bury(self.files, kill=self._is_to_kill, given_up=lambda: self.closing)
         except OSError as error:   # the disk or the table of files is full; a node that is not fenced is asked again
-            _LOG.warning("node %s could not be fenced: %s", self.files.node, error)
+            self._complain(f"node {self.files.node} could not be fenced: {error}")
             failed = True
         with self._lock:
             now_ns, kills = time.monotonic_ns(), self._kills
@@ -238,9 +252,9 @@ class Link:
             elif "forgotten" in words:
                 self.tasks.pop(AttemptId(*words["forgotten"]), None)
             elif "refused" in words:
-                _LOG.warning("the agent of node %s refused an order: %s", self.files.node, words["refused"])
+                self._complain(f"the agent of node {self.files.node} refused an order: {words['refused']}")
         except (BadOrder, ValueError, LookupError, TypeError) as error:
-            _LOG.warning("the agent of node %s says what cannot be read: %r", self.files.node, error)
+            self._complain(f"the agent of node {self.files.node} says what cannot be read: {error!r}")
             talk.close()
 
     def _hear_hello(self, words: dict[str, Any]) -> None:

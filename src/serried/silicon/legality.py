@@ -1,7 +1,7 @@
 """What a chip file may not say: figures no chip can have, and figures that contradict each other.
 
-A slip of a unit ("3350 TB/s") would otherwise pass as a miracle. The ranges are generous: from a small accelerator of
-2015 to ten times what is announced.
+A slip of a unit ("3350 TB/s") would otherwise pass as a miracle. The ranges are generous: from one core of a
+processor to ten times what is announced.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["FIGURE_RANGES", "refuse_illegal"]
 
 #: Lowest and highest value that is believed, in the figure's base unit.
 FIGURE_RANGES: Mapping[str, tuple[float, float]] = {
-    "matrix_peak": (1e11, 1e18), "vector_peak": (1e10, 1e17), "core_count": (1, 1e5), "clock": (1e8, 1e10),
+    "matrix_peak": (1e9, 1e18), "vector_peak": (1e9, 1e17), "core_count": (1, 1e5), "clock": (1e8, 1e10),
     "scratchpad_per_core": (2**10, 2**34), "cache": (2**16, 2**40), "cache_bandwidth": (1e10, 1e16),
     "hbm_capacity": (2**28, 2**44), "hbm_bandwidth": (1e9, 1e15),
     "scaleup_bandwidth": (1e8, 1e14), "scaleup_domain": (1, 1e6), "nic_bandwidth": (1e7, 1e13),

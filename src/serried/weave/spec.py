@@ -93,9 +93,9 @@ def spans(schedule: Schedule) -> tuple[int, int]:
 
 
 def place(schedule: Schedule, rank: Ints | int) -> tuple[Ints, Ints, Ints]:
-    """Slot at which input, output and scratch of a rank begin, among its own slots."""
+    """Slot at which input, output and scratch of a rank begin, among its own slots; a switch has no share."""
     whole, share = schedule.chunk_count, schedule.chunk_count // schedule.rank_count
-    own = np.asarray(rank, dtype=np.int64) * share
+    own = np.where(np.asarray(rank) < schedule.rank_count, np.asarray(rank, dtype=np.int64) * share, 0)
     nothing = np.zeros_like(own)
     begin = whole if not schedule.in_place else 0
     return (own if schedule.in_place and schedule.operation == "all_gather" else nothing,

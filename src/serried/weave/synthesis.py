@@ -6,6 +6,7 @@ of a tree runs one step behind chunk k - 1, so that all trees work at once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,9 +16,10 @@ import numpy.typing as npt
 from serried.errors import BadInput
 from serried.weave.bound import all_reduce_bound, broadcast_bound, gather_bound, reverse
 from serried.weave.loom import Loom
-from serried.weave.spec import Operation, Schedule
+from serried.weave.pipeline import Pipeline, pipelined
+from serried.weave.spec import SEND, Operation, Schedule
 from serried.weave.stock import ALGORITHMS, stock_schedule
-from serried.weave.timing import schedule_time_s
+from serried.weave.timing import paths, schedule_time_s
 from serried.weave.trees import Packing, Tree, pack_trees
 from serried.weave.wires import Wires
 
@@ -26,8 +28,9 @@ __all__ = ["Synthesis", "stock_times_s", "synthesise"]
 Floats = npt.NDArray[np.float64]
 #: Steps that a fitted schedule may have, and the chunks per root that are tried within them.
 _MOST_STEPS = 70_000
-_CHANNELS = 3
 _GRAINS = (1, 2, 4, 8, 16, 32, 64, 128)
+#: On graphs of so few endpoints every chunking is timed in full; times within 1/_ALIKE are alike.
+_FEW, _ALIKE = 16, 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,27 +55,36 @@ def synthesise(operation: Operation, graph: Wires, payload_bytes: float, *, root
     if operation == "all_to_all":
         raise BadInput(field="operation", value=operation, expected="an operation that trees can do",
                        remedy="All-to-all has no data in common to pack; compare its stock algorithms instead.")
-    count = graph.endpoint_count
     bound, packing = _packing(operation, graph, root, seed)
-    best: Synthesis | None = None
+    schedules = [_weave(operation, graph, found, root)
+                 for found in _pipelines(operation, graph, packing, payload_bytes, root, step_s, grain)]
+    times_s = [schedule_time_s(schedule, graph, payload_bytes, step_s=step_s) for schedule in schedules]
+    # Of those that are as good the coarsest: fewer messages leave less to chance.
+    best = next(number for number, time_s in enumerate(times_s) if time_s <= min(times_s) * (1 + 1 / _ALIKE))
+    return Synthesis(schedule=schedules[best], bound_s=bound * payload_bytes, time_s=times_s[best],
+                     packed_s=packing.time_s_per_byte * payload_bytes,
+                     chunked_s=_fullest_s_per_byte(graph, schedules[best]) * payload_bytes,
+                     tree_count=len(packing.trees))
+
+
+def _pipelines(operation: Operation, graph: Wires, packing: Packing, payload_bytes: float, root: int, step_s: float,
+               grain: int | None) -> list[Pipeline]:
+    """All chunkings of a small graph, coarsest first; of a large one that which the quick list schedule finds best, the
+    finest of those that it finds alike."""
+    count, routes = graph.endpoint_count, paths(graph)
+    found: list[Pipeline] = []
     for each in _GRAINS if grain is None else (grain,):
         pieces = _pieces(operation, packing, each, count, root)
-        if 2 * sum(n * len(way) for way, n in pieces.items()) * (count - 1) > _MOST_STEPS and best is not None:
+        if 2 * sum(n * len(way) for way, n in pieces.items()) * (count - 1) > _MOST_STEPS and found:
             break
-        schedule = _weave(operation, graph, pieces, root)
-        made = Synthesis(schedule=schedule, bound_s=bound * payload_bytes,
-                         packed_s=packing.time_s_per_byte * payload_bytes,
-                         chunked_s=_fullest_s_per_byte(graph, pieces) * payload_bytes,
-                         time_s=schedule_time_s(schedule, graph, payload_bytes, step_s=step_s),
-                         tree_count=len(packing.trees))
-        if best is not None and made.time_s > best.time_s * 1.2:
+        found.append(pipelined(graph, routes, pieces, payload_bytes, step_s=step_s))
+        least_s = min(each.time_s for each in found)
+        if found[-1].time_s > 1.2 * least_s or (count > _FEW and least_s <= 1.01 * packing.time_s_per_byte *
+                                                payload_bytes):
             break
-        if made.time_s <= made.bound_s * 1.01:      # nothing is left to gain
-            return made
-        if best is None or made.time_s < best.time_s:
-            best = made
-    assert best is not None, "at least one grain is tried"
-    return best
+    if count <= _FEW:
+        return found
+    return [min(reversed(found), key=lambda pipeline: round(math.log(pipeline.time_s) * _ALIKE))]
 
 
 def stock_times_s(operation: Operation, graph: Wires, payload_bytes: float, *, tiers: Sequence[int] = (),
@@ -157,49 +169,20 @@ def _whole(ways: dict[tuple[Tree, ...], float], chunks: int) -> dict[tuple[Tree,
     return {way: int(given) for way, given in zip(ways, given_T, strict=True) if given}
 
 
-def _fullest_s_per_byte(graph: Wires, pieces: dict[tuple[Tree, ...], int]) -> float:
-    load_E = np.zeros(len(graph.source_E))
-    for way, chunks in pieces.items():
-        for tree in way:
-            np.add.at(load_E, list(tree.load_E), float(chunks))
-    return float((load_E / graph.bandwidth_bytes_per_s_E).max()) / sum(pieces.values())
+def _fullest_s_per_byte(graph: Wires, schedule: Schedule) -> float:
+    """What the fullest wire takes for each byte of the buffer, in whole chunks."""
+    routes, load_E = paths(graph), np.zeros(len(graph.source_E))
+    steps = schedule.steps
+    for sender, receiver, chunks in zip(*(column[steps.kind_K == SEND].tolist() for column in (
+            steps.rank_K, steps.peer_K, steps.count_K)), strict=True):
+        load_E[list(routes[(sender, receiver)])] += chunks
+    return float((load_E / graph.bandwidth_bytes_per_s_E).max()) / schedule.chunk_count
 
 
-def _weave(operation: Operation, graph: Wires, pieces: dict[tuple[Tree, ...], int], root: int) -> Schedule:
-    """Transfers in the order in which a pipeline does them: chunk k of a tree at depth d in round k + d."""
-    count = graph.endpoint_count
-    total = sum(pieces.values())
-    loom = Loom(operation, count, [1] * total, root=root)
-    transfers: list[tuple[int, int, int, int, bool, int]] = []
-    chunk = 0
-    for way, number in sorted(pieces.items(), key=lambda item: item[0][0].root):
-        for k in range(number):
-            begin = k
-            for tree in way:
-                depth_V = _depths(tree.parent_V)
-                height = max(depth_V)
-                for node, parent in enumerate(tree.parent_V):
-                    if parent >= 0:
-                        turn = height - depth_V[node] if tree.gathers else depth_V[node] - 1
-                        ends = (node, parent) if tree.gathers else (parent, node)
-                        # Depths do not wait for each other in one lane: the first ones have a channel each.
-                        channel = min(turn, _CHANNELS - 1) + (0 if tree.gathers else _CHANNELS)
-                        transfers.append((begin + turn, chunk, *ends, tree.gathers, channel))
-                begin += height
-            chunk += 1
-    for _, each, sender, receiver, adds, channel in sorted(transfers, key=lambda told: told[:2]):
-        loom.move(sender, receiver, [each], reduce=adds, channel=channel)
+def _weave(operation: Operation, graph: Wires, found: Pipeline, root: int) -> Schedule:
+    """The messages in the order in which they begin; what is gathered and what is spread have a channel each."""
+    count = 1 + max((chunk for chunk, *_ in found.messages), default=0)
+    loom = Loom(operation, graph.endpoint_count, [1] * count, root=root)
+    for chunk, sender, receiver, adds in found.messages:
+        loom.move(sender, receiver, [chunk], reduce=adds, channel=0 if adds else 1)
     return loom.schedule(f"{operation} fitted to {graph.name}")
-
-
-def _depths(parent_V: Sequence[int]) -> list[int]:
-    depth = [-1] * len(parent_V)
-    for node in range(len(parent_V)):
-        trail = []
-        while depth[node] < 0 and parent_V[node] >= 0:
-            trail.append(node)
-            node = parent_V[node]
-        depth[node] = max(depth[node], 0)
-        for step, passed in enumerate(reversed(trail), depth[node] + 1):
-            depth[passed] = step
-    return depth

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from scipy.optimize import linprog
 from scipy.sparse import csr_array, hstack, vstack
 
-from serried.weave.timing import paths
+from serried.weave.timing import Ways, paths
 from serried.weave.wires import Wires
 
 __all__ = ["Packing", "Tree", "pack_trees"]
@@ -25,6 +25,9 @@ __all__ = ["Packing", "Tree", "pack_trees"]
 Floats = npt.NDArray[np.float64]
 #: Prices grow by this factor over the whole range of loads while the first trees are grown.
 _STEEPNESS = 8.0
+#: While the first trees are grown, each step further from the root makes a wire dearer by this part: shallow trees fill
+#: a pipeline sooner. Later ones answer the dual prices alone, so that the packing still reaches its bound.
+_DEPTH_PRICE = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +68,7 @@ def pack_trees(graph: Wires, share_V: Floats | None, *, spreads: bool, gathers: 
         for root in roots:
             weight_E = load_E / graph.bandwidth_bytes_per_s_E
             price_E = np.exp(_STEEPNESS * weight_E / max(weight_E.max(), 1e-300)) / graph.bandwidth_bytes_per_s_E
-            for tree in _grow(graph, price_E, [root], kinds, chance):
+            for tree in _grow(graph, price_E, [root], kinds, chance, depth_price=_DEPTH_PRICE):
                 trees[(root, tree.gathers, tree.parent_V)] = tree
                 np.add.at(load_E, list(tree.load_E), 1.0)
     packing, price_E = _mix(graph, list(trees.values()), share_V, kinds)
@@ -84,7 +87,7 @@ def pack_trees(graph: Wires, share_V: Floats | None, *, spreads: bool, gathers: 
 
 def _stars(graph: Wires, roots: Sequence[int], kinds: Sequence[bool]) -> list[Tree]:
     """Everybody straight to everybody, where wires allow: nothing is shorter, and often nothing is better."""
-    routes = paths(graph)[1]
+    routes = paths(graph)
     count = graph.endpoint_count
     if len(routes) < count * (count - 1):
         return []
@@ -95,26 +98,29 @@ def _stars(graph: Wires, roots: Sequence[int], kinds: Sequence[bool]) -> list[Tr
 
 
 def _grow(graph: Wires, price_E: Floats, roots: Sequence[int], kinds: Sequence[bool],
-          chance: np.random.Generator) -> list[Tree]:
+          chance: np.random.Generator, *, depth_price: float = 0.0) -> list[Tree]:
     """A cheap tree per root and direction (Prim's rule): the next endpoint is the one that is cheapest to reach."""
-    cost, routes = paths(graph, price_E * (1 + 1e-3 * chance.random(len(price_E))))
+    ways = Ways(graph, price_E * (1 + 1e-3 * chance.random(len(price_E))))
     count = graph.endpoint_count
     grown = []
     for gathers in kinds:
-        step = cost.T if gathers else cost
+        step = ways.cost_VV.T if gathers else ways.cost_VV
         for root in roots:
             dear = step * (1 + 1e-2 * chance.random(step.shape))
             parent, best, via = [-1] * count, dear[root].copy(), np.full(count, root)
+            depth_V = np.zeros(count)
             outside = np.ones(count, dtype=bool)
             outside[root] = False
             load: list[int] = []
             for _ in range(count - 1):
                 node = int(np.argmin(np.where(outside, best, np.inf)))
                 parent[node] = int(via[node])
-                load += routes[(node, parent[node]) if gathers else (parent[node], node)]
+                load += ways.path(node, parent[node]) if gathers else ways.path(parent[node], node)
                 outside[node] = False
-                nearer = dear[node] < best
-                via[nearer], best[nearer] = node, dear[node][nearer]
+                depth_V[node] = depth_V[parent[node]] + 1
+                reached = dear[node] * (1 + depth_price * depth_V[node])
+                nearer = reached < best
+                via[nearer], best[nearer] = node, reached[nearer]
             grown.append(Tree(root=root, gathers=gathers, parent_V=tuple(parent), load_E=tuple(load)))
     return grown
 

@@ -18,7 +18,7 @@ _LOSS_BACKWARD = {"kernels": 3, "reads_4": 3, "writes_4": 2}
 
 
 def embedding_operators(model: Model, shards: Shards, *, phase: Literal["forward", "backward"],
-                        element_bytes: float = 2.0) -> tuple[Operator, ...]:
+                        element_bytes: Floats | float = 2.0) -> tuple[Operator, ...]:
     """Rows of the table for the tokens of one chip, summed over the tensor ranks that hold parts of the vocabulary."""
     region = region_of(shards, phase=phase, element_bytes=element_bytes, adapter_rank=model.adapter_rank, decode=False)
     gathered = region.inner_tokens * model.hidden * element_bytes
@@ -42,8 +42,9 @@ def embedding_operators(model: Model, shards: Shards, *, phase: Literal["forward
     return tuple(found)
 
 
-def head_operators(model: Model, shards: Shards, *, phase: Literal["forward", "backward"], element_bytes: float = 2.0,
-                   loss: bool = True, decode: bool = False) -> tuple[Operator, ...]:
+def head_operators(model: Model, shards: Shards, *, phase: Literal["forward", "backward"],
+                   element_bytes: Floats | float = 2.0, loss: bool = True,
+                   decode: bool = False) -> tuple[Operator, ...]:
     """Final norm, logits over the part of the vocabulary that one chip holds, and the loss when one is wanted.
 
     Without a loss (serving) `shards.query_tokens` says for how many tokens of a sequence logits are wanted: one.
@@ -75,11 +76,13 @@ def head_operators(model: Model, shards: Shards, *, phase: Literal["forward", "b
     return tuple(found)
 
 
-def _loss(logits: Floats, rows: Floats, tensor: Floats, backward: bool, element_bytes: float) -> list[Operator]:
+def _loss(logits: Floats, rows: Floats, tensor: Floats, backward: bool,
+          element_bytes: Floats | float) -> list[Operator]:
     """Vocabulary-parallel cross-entropy: three sums of one number a token over the tensor ranks in forward."""
     passes = _LOSS_BACKWARD if backward else _LOSS_FORWARD
-    reads, writes = 4.0 * passes["reads_4"], 4.0 * passes["writes_4"]
-    reads, writes = (reads, writes + element_bytes) if backward else (reads + element_bytes, writes)
+    wide_reads, wide_writes = 4.0 * passes["reads_4"], 4.0 * passes["writes_4"]
+    reads = floats(wide_reads if backward else wide_reads + element_bytes)
+    writes = floats(wide_writes + element_bytes if backward else wide_writes)
     found: list[Operator] = [Elementwise(name="head.loss", read_bytes=reads * logits, write_bytes=writes * logits,
                                          kernels=passes["kernels"])]
     if not backward:
@@ -88,7 +91,7 @@ def _loss(logits: Floats, rows: Floats, tensor: Floats, backward: bool, element_
     return found
 
 
-def head_workspace_bytes(model: Model, shards: Shards, *, element_bytes: float = 2.0,
+def head_workspace_bytes(model: Model, shards: Shards, *, element_bytes: Floats | float = 2.0,
                          fused_loss: bool = True) -> Floats:
     """What logits and loss hold at their peak: logits, their softmax in single precision, and the gradient.
 

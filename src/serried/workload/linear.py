@@ -23,12 +23,12 @@ class Region:
     shards: Shards
     resting_tokens: Floats
     inner_tokens: Floats
-    element_bytes: float
+    element_bytes: Floats | float
     backward: bool
     adapter_rank: int
 
 
-def region_of(shards: Shards, *, phase: str, element_bytes: float, adapter_rank: int, decode: bool) -> Region:
+def region_of(shards: Shards, *, phase: str, element_bytes: Floats | float, adapter_rank: int, decode: bool) -> Region:
     """The tokens that `shards` leave to one chip; one new token of a decode step cannot be cut over the context."""
     assert phase in ("forward", "backward"), phase
     tokens = shards.sequences * shards.query_tokens

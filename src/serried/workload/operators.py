@@ -14,7 +14,7 @@ import numpy as np
 from serried.workload.attention import attention_operators
 from serried.workload.linear import Region, linear, region_of
 from serried.workload.mlp import mlp_operators
-from serried.workload.spec import Attend, Block, Elementwise, Gemm, Model, Operator, Shards
+from serried.workload.spec import Attend, Block, Elementwise, Floats, Gemm, Model, Operator, Shards
 
 __all__ = ["RECOMPUTED", "block_operators", "prediction_operators", "recomputed_operators"]
 
@@ -31,7 +31,7 @@ RECOMPUTED: dict[str, tuple[str, ...]] = {
 
 
 def block_operators(model: Model, block: Block, shards: Shards, *, phase: Literal["forward", "backward"],
-                    element_bytes: float = 2.0, decode: bool = False, serving: bool = False,
+                    element_bytes: Floats | float = 2.0, decode: bool = False, serving: bool = False,
                     fused_attention: bool = True, fused_experts: bool = True) -> tuple[Operator, ...]:
     """Operators of ONE block for ONE micro-batch (or one step of serving) on one chip.
 
@@ -57,7 +57,7 @@ def block_operators(model: Model, block: Block, shards: Shards, *, phase: Litera
 
 
 def prediction_operators(model: Model, shards: Shards, *, phase: Literal["forward", "backward"],
-                         element_bytes: float = 2.0, fused_attention: bool = True,
+                         element_bytes: Floats | float = 2.0, fused_attention: bool = True,
                          fused_experts: bool = True) -> tuple[Operator, ...]:
     """Operators of ONE multi-token-prediction block without its head: two norms, the product that joins the hidden
     state with the embedding of the next token, and a block like the last one (DeepSeek-V3, section 2.2)."""

@@ -109,7 +109,8 @@ class Scheduler:
             return _NOTHING
         if len(self._fleet.switch_LN):
             switch_X = self._fleet.switch_LN[-1][idle]
-            turn_X = np.arange(len(idle)) - np.searchsorted(switch_X, switch_X)   # the n-th idle node of its switch
+            begins = np.flatnonzero(np.diff(switch_X, prepend=-1))
+            turn_X = np.arange(len(idle)) - np.repeat(begins, np.diff(begins, append=len(idle)))   # n-th of its switch
             idle = idle[turn_X.argsort(kind="stable")]
         return (Event(time_ns=snapshot.time_ns, kind=EventKind.SPARE, nodes=tuple(np.sort(idle[:wanted]).tolist())),)
 

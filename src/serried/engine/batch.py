@@ -341,7 +341,8 @@ class Engine:
                 break   # it begins a step of its own
             brought += self._admit(group, task, now_ns)
             if task.is_prefilled:   # its cache has come over the wires
-                task.is_prefilled, task.computed = False, task.prompt
+                task.is_prefilled, task.computed, task.given = False, task.prompt, True
+                self.watch.first_token(task, now_ns)
                 self._join_decode(group, task)
             else:
                 group.prefilling[task] = None

@@ -19,7 +19,7 @@ class Watch(Protocol):
         ...
 
     def first_token(self, task: Task, time_ns: int) -> None:
-        """Its prompt is computed."""
+        """Its prompt is computed, or has come computed and the task has its seat."""
         ...
 
     def done(self, task: Task, time_ns: int) -> None:

@@ -144,8 +144,9 @@ class Cluster:
 class SimulationLog:
     """What happened. Times in ns since the beginning; -1 where it did not.
 
-    Columns over R: arrival (as it came to be in sessions and closed loops), scheduled, first and last token; tokens
-    found in a cache; times preempted; engine that served (decoded) it. reason_R: 0 = served, 1 = refused since it can
+    Columns over R: arrival (as it came to be in sessions and closed loops), scheduled, first and last token (with a
+    prefill pool the first is heard from the engine that decodes, when the request has its seat there); tokens found in
+    a cache; times preempted; engine that served (decoded) it. reason_R: 0 = served, 1 = refused since it can
     never fit (see `simulate`). Columns over E (prefill engines first): busy time, steps, tokens computed, most blocks
     held, blocks evicted, and of the busy time what prompts added and what blocks brought up from the host took.
     """

@@ -136,7 +136,7 @@ def _engine_point(cells: Cells, base: Point) -> Point:
     is_split = cells["mode"] != "agg"
     tp, groups, _ = _degrees(cells, "decode_" if is_split else "")
     recipe = recipe_of(source=cells["silicon_data_source"], engine=base.engine, chip=base.chip, model=base.model,
-                       job=job, tp=tp, groups=groups)
+                       job=job, tp=tp, groups=groups, number_format=number_format)
     run = pool_run(_printed_pools(cells, base, job, number_format)) if is_split else None
     if run is not None:
         pools = [_recipe_pool(shape, job.model, number_format, recipe, batch)

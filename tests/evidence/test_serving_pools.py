@@ -48,3 +48,15 @@ def test_a_group_that_cannot_be_read_is_refused(tmp_path, line):
     path.write_text(f'schema = "serried/serving-pools/1"\n[[group]]\nengine = "x"\n{line}\n', encoding="utf-8")
     with pytest.raises(BadInput):
         read_pool_runs(path)
+
+
+def test_a_row_of_one_engine_that_is_the_total_of_a_recipe_is_of_two_pools():
+    """52 chips cannot hold one cut of 128 heads; five engines of four and one of 32 under that load are a recipe."""
+    row = PrintedPools(source="source_file=2026-04-06", engine="trtllm", chip="gb200", model="deepseek-ai/DeepSeek-R1",
+                       number_format="nvfp4", measured="2025-11-17", lengths=(8192, 1024), concurrency=269,
+                       prefill_chips=52, decode_chips=52, one_engine=True)
+    found = pool_run(row)
+    assert found is not None
+    assert (found.prefill.chip_count, found.decode.chip_count) == (20, 32)
+    assert pool_run(replace(row, prefill_chips=8, decode_chips=8)) is None
+    assert pool_run(replace(row, concurrency=270)) is None

@@ -133,11 +133,11 @@ def _engine_point(cells: Cells, base: Point) -> Point:
         raise Unusable("batch_size is blank: the load is unknown")
     job = Serving(model=_model(base.model), input_tokens=int(_need(cells, "isl")),
                   output_tokens=int(_need(cells, "osl")), concurrency=concurrency)
-    is_split = cells["mode"] != "agg"
-    tp, groups, _ = _degrees(cells, "decode_" if is_split else "")
+    run = pool_run(_printed_pools(cells, base, job, number_format))
+    is_split = run is not None or cells["mode"] != "agg"
+    tp, groups, _ = _degrees(cells, "decode_" if cells["mode"] != "agg" else "")
     recipe = recipe_of(source=cells["silicon_data_source"], engine=base.engine, chip=base.chip, model=base.model,
                        job=job, tp=tp, groups=groups, number_format=number_format)
-    run = pool_run(_printed_pools(cells, base, job, number_format)) if is_split else None
     if run is not None:
         pools = [_recipe_pool(shape, job.model, number_format, recipe, batch)
                  for shape, batch in ((run.prefill, 0), (run.decode, run.batch))]
@@ -149,14 +149,17 @@ def _engine_point(cells: Cells, base: Point) -> Point:
 
 
 def _printed_pools(cells: Cells, base: Point, job: Serving, number_format: str) -> PrintedPools:
+    """What a row says of its pools; one that names a single engine prints the chips of all."""
     source = cells["silicon_data_source"]
     measured = re.search(r"measured=([\d-]+)", source)
+    one_engine = cells["mode"] == "agg"
     return PrintedPools(
         source=source, engine=base.engine, chip=base.chip, model=base.model, number_format=number_format,
         measured=measured.group(1) if measured else "", lengths=(job.input_tokens, job.output_tokens),
-        concurrency=job.concurrency, prefill_chips=_degrees(cells, "prefill_")[0],
-        decode_chips=_degrees(cells, "decode_")[0], prefill_engines=cells.whole("prefill_num_workers") or 0,
-        decode_engines=cells.whole("decode_num_workers") or 0)
+        concurrency=job.concurrency, one_engine=one_engine,
+        prefill_chips=_degrees(cells, "" if one_engine else "prefill_")[0],
+        decode_chips=_degrees(cells, "" if one_engine else "decode_")[0],
+        prefill_engines=cells.whole("prefill_num_workers") or 0, decode_engines=cells.whole("decode_num_workers") or 0)
 
 
 def _recipe_pool(shape: PoolShape, model: Model, number_format: str, recipe: Recipe, batch: int) -> Deployments:

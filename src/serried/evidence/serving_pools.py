@@ -20,6 +20,8 @@ __all__ = ["POOLS_FILE", "PoolRun", "PoolShape", "PrintedPools", "draft_acceptan
            "read_pool_runs"]
 
 POOLS_FILE = DATA / "evidence" / "serving-pools.toml"
+#: Chips of one host: what engines that serve both phases run on in these sources.
+LARGEST_ENGINE_CHIPS = 8
 _GROUP_KEYS = {"engine", "chip", "model", "format", "lengths", "since", "until", "runs", "origin", "chunk",
                "chunk_shared"}
 _RUN = re.compile(r"([\d ]+): (\d+) (TP|TEP|DEP)(\d+) > (\d+) (TP|TEP|DEP)(\d+)(?: batch (\d+))?(?: drafts (\d+))?")
@@ -58,6 +60,8 @@ class PoolRun:
         total = self.prefill.chip_count + self.decode.chip_count
         if printed.concurrency not in self.loads:
             return False
+        if printed.one_engine:
+            return printed.decode_chips == total > LARGEST_ENGINE_CHIPS
         if printed.prefill_chips == printed.decode_chips and printed.decode_chips in (1, total):
             return True   # the chips of all, or nothing
         return all(given in (0, own) for given, own in (
@@ -67,7 +71,11 @@ class PoolRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrintedPools:
-    """What a row says: the day of the measurement, the load, chips of an engine of each pool, engines (0 = blank)."""
+    """What a row says: the day of the measurement, the load, chips of an engine of each pool, engines (0 = blank).
+
+    one_engine: it names a single engine of so many chips. On more than one host and of a number that is the total of
+    a recipe under the same load, that is a row of two pools which lost its words.
+    """
 
     source: str
     engine: str
@@ -81,6 +89,7 @@ class PrintedPools:
     decode_chips: int
     prefill_engines: int = 0
     decode_engines: int = 0
+    one_engine: bool = False
 
 
 def pool_run(printed: PrintedPools) -> PoolRun | None:

@@ -29,6 +29,7 @@ class EngineSettings:
     ahead_steps: decode steps that the device has been given when the host hears of a new request, beyond the present
     one.
     acceptance: chance that the draft at position 1, 2, ... is accepted given all before it were; () = no drafts.
+    keeps_preempted: full blocks of a preempted request are found again until somebody takes them.
     prefill_wait_steps: while others decode, waiting prompts are held for so many steps, or until they fill
     prefill_wait_ratio of the token budget; 0 = they are not held.
     """
@@ -43,6 +44,7 @@ class EngineSettings:
     asynchronous: bool = True
     acceptance: tuple[float, ...] = ()
     ahead_steps: int = 0
+    keeps_preempted: bool = False
     prefill_wait_steps: int = 0
     prefill_wait_ratio: float = 0.0
 

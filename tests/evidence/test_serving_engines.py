@@ -5,8 +5,9 @@ import polars as pl
 import pytest
 
 from serried.catalogue.entry import DATA
-from serried.evidence.serving import evaluate
-from serried.evidence.serving_points import points_of
+from serried.evidence.intervals import read_spreads
+from serried.evidence.serving import evaluate, kind_of
+from serried.evidence.serving_points import WIDTH_PROMPT_TOKENS, points_of
 from serried.evidence.serving_recipes import checkpoint_format, multiplies_degrees, read_recipes, recipe_of
 from serried.planner.spec import FORMATS
 from serried.workload import read_model
@@ -100,3 +101,20 @@ def test_recipes_follow_the_load_the_format_and_the_version():
     assert (first.expert_parallel, later.expert_parallel) == (True, False)
     job = Serving(model=read_model("Qwen/Qwen3-8B"), input_tokens=8192, output_tokens=1024, concurrency=64)
     assert later.settings(job, 1)["token_budget"] == 2 * 8192
+
+
+def test_rows_of_two_pools_have_a_width_of_their_own(frame):
+    """Short prompts say how wide it is and long ones judge it; rows of one engine keep theirs."""
+    points = points_of(frame)
+    modes = {row["id"]: row["mode"] for row in frame.iter_rows(named=True)}
+    for point in points:
+        if point.job is None:
+            continue
+        is_split = modes[point.id.rpartition(":")[0]] != "agg"
+        is_short = point.job.input_tokens <= WIDTH_PROMPT_TOKENS
+        assert point.split == ("calibrate" if is_split and is_short else "validate")
+        assert kind_of(point) == ("disaggregated " if point.prefill is not None else "") + point.metric
+    spreads = read_spreads()
+    for metric in ("ttft", "tpot"):
+        assert spreads["serving", "same family", f"disaggregated {metric}"].half_width > spreads[
+            "serving", "kernel-calibrated chip", "tpot"].half_width

@@ -58,16 +58,20 @@ def evaluate(frame: pl.DataFrame) -> CaseResults:
         split=[point.split for point in points], evidence_class=[kind for _, kind, _ in found],
         skipped=[reason for _, _, reason in found],
         groups={"chip": [point.chip for point in points], "model": [point.model for point in points],
-                "engine": [point.engine for point in points], "kind": [kind_of(point.metric) for point in points],
+                "engine": [point.engine for point in points], "kind": [kind_of(point) for point in points],
                 "metric": [point.metric for point in points],
                 "format": [point.number_format for point in points], "source": [point.source for point in points],
                 "extra_spread": [f"{extra_spread(point):.6g}" for point in points]},
         fold=[f"{point.model}/{point.chip}" for point in points])
 
 
-def kind_of(metric: str) -> str:
-    """What spreads are told apart by: first tokens, later ones, or throughput."""
-    return next((kind for kind in ("ttft", "tpot", "throughput") if kind in metric), "")
+def kind_of(point: Point) -> str:
+    """What spreads are told apart by: first tokens, later ones, or throughput, of one pool or of two.
+
+    Two pools have more that nobody prints (how caches are handed over, who waits for whom), and are known less well.
+    """
+    kind = next((kind for kind in ("ttft", "tpot", "throughput") if kind in point.metric), "")
+    return f"disaggregated {kind}".strip() if point.prefill is not None else kind
 
 
 def extra_spread(point: Point) -> float:

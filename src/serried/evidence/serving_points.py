@@ -21,7 +21,10 @@ from serried.workload.spec import Serving
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["COLUMNS", "METRICS", "Point", "launch_note", "points_of"]
+__all__ = ["COLUMNS", "METRICS", "WIDTH_PROMPT_TOKENS", "Point", "launch_note", "points_of"]
+
+#: Prompts of rows of two pools up to which they say how wide the interval of such rows is.
+WIDTH_PROMPT_TOKENS = 1024
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "settings": ("id", "chip", "n_chips", "model", "dtype", "engine", "setting", "input_len", "output_len",
@@ -145,7 +148,16 @@ def _engine_point(cells: Cells, base: Point) -> Point:
         pools = [_pool(cells, prefix, job.model, number_format, recipe)
                  for prefix in (("prefill_", "decode_") if is_split else ("",))]
     return replace(base, job=job, layout=pools[-1], prefill=pools[0] if is_split else None, recipe=recipe, run=run,
-                   number_format=number_format)
+                   number_format=number_format, split=_pools_split(job) if cells["mode"] != "agg" else base.split)
+
+
+def _pools_split(job: Serving) -> str:
+    """Rows of two pools with short prompts say how wide the interval of such rows is; those with long ones judge it.
+
+    No other table prints such runs. Cut by length, no run stands on both sides, for dumps repeat runs; no parameter of
+    the model is fitted on either.
+    """
+    return "calibrate" if job.input_tokens <= WIDTH_PROMPT_TOKENS else "validate"
 
 
 def _printed_pools(cells: Cells, base: Point, job: Serving, number_format: str) -> PrintedPools:

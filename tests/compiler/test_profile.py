@@ -100,3 +100,19 @@ def test_a_spread_is_a_fraction(tmp_path):
     path.write_text(HEAD + 'spread = "wide"\n')
     with pytest.raises(BadInput, match=r"facts\.spread"):
         read_profile(str(path))
+
+
+def test_a_stranger_brings_its_own_sustained_rates():
+    """Public measurements of a chip say more of it than the population; figures that nobody measured stay."""
+    stranger = read_chip("rtx-4090")
+    without = dataclasses.replace(stranger, figures={
+        name: figure for name, figure in stranger.figures.items() if not name.startswith("sustained_")})
+    own, plain = profile_for(stranger), profile_for(without)
+    share = stranger.need("sustained_bandwidth") / stranger.need("hbm_bandwidth")
+    for family in ("gemm", "decode", "memory_bound"):
+        assert own.parameters(family, "bf16").hbm_ratio == pytest.approx(share)
+    rate = own.parameters("gemm", "bf16").sustained_rate_ratio
+    assert rate == pytest.approx(stranger.need("sustained_matrix.bf16") / stranger.need("matrix_peak.bf16"))
+    assert own.parameters("gemm", "fp8").sustained_rate_ratio == plain.parameters("gemm", "fp8").sustained_rate_ratio
+    assert own.evidence_class == plain.evidence_class == "data sheet only"
+    assert profile_for(read_chip("h100")).parameters("gemm", "bf16") == read_profile("h100").parameters("gemm", "bf16")

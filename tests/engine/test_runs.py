@@ -143,15 +143,33 @@ def test_sessions_think_branch_and_find_their_past():
 
 
 def test_a_split_pool_by_hand():
-    """Prefill 1,000 ns, 3,200 bytes at 1 byte/ns, 2,000 ns of latency, then two steps of 1,000."""
+    """Prefill 1,000 ns, 3,200 bytes at 1 byte/ns, 2,000 ns of latency, then two steps of 1,000. The first token comes
+    with the cache."""
     steps = step_time(base_ns=1_000, token_ns=0, context_ns=0, far_context_ns=0, prompt_ns=0)
     pool = EnginePool(engine=engine(steps=steps), count=1)
     split = Cluster(serve=pool, prefill=pool, transfer=_WIRES)
     found = simulate(requests([0], [32], [3]), split, seed=0)
-    assert (found.first_token_ns_R[0], found.last_token_ns_R[0]) == (1_000, 1_000 + 3_200 + 2_000 + 2_000)
+    assert (found.first_token_ns_R[0], found.last_token_ns_R[0]) == (6_200, 6_200 + 2_000)
     pair = simulate(requests([0, 0], [32, 32], [3, 3]), replace(split, prefill=replace(pool, count=2)), seed=0)
-    assert pair.first_token_ns_R.tolist() == [1_000, 1_000]
+    assert pair.first_token_ns_R.tolist() == [1_000 + 6_400 + 2_000 + 1_000 * late for late in (0, 1)]
     assert pair.last_token_ns_R.tolist() == [1_000 + 6_400 + 2_000 + 2_000 + 1_000 * late for late in (0, 1)]
+
+
+def test_a_first_token_waits_for_a_seat_where_it_is_decoded():
+    """The second of two requests hears nothing until the first has left the only seat."""
+    steps = step_time(base_ns=1_000, token_ns=0, context_ns=0, far_context_ns=0, prompt_ns=0)
+    pool = EnginePool(engine=engine(steps=steps), count=2)
+    split = Cluster(serve=EnginePool(engine=engine(steps=steps, max_sequences=1), count=1), prefill=pool,
+                    transfer=_WIRES)
+    found = simulate(requests([0, 0], [32, 32], [3, 3]), split, seed=0)
+    assert found.first_token_ns_R[1] == found.last_token_ns_R[0]
+
+
+def test_a_prefill_engine_gives_the_only_token_itself():
+    steps = step_time(base_ns=1_000, token_ns=0, context_ns=0, far_context_ns=0, prompt_ns=0)
+    pool = EnginePool(engine=engine(steps=steps), count=1)
+    found = simulate(requests([0], [32], [1]), Cluster(serve=pool, prefill=pool, transfer=_WIRES), seed=0)
+    assert (found.first_token_ns_R[0], found.last_token_ns_R[0]) == (1_000, 1_000)
 
 
 def test_prefill_keeps_its_blocks_until_they_are_sent():

@@ -5,8 +5,9 @@ import polars as pl
 import pytest
 
 from serried.catalogue.entry import DATA
-from serried.evidence.serving import evaluate
-from serried.evidence.serving_points import points_of
+from serried.evidence.intervals import read_spreads
+from serried.evidence.serving import evaluate, kind_of
+from serried.evidence.serving_points import WIDTH_PROMPT_TOKENS, points_of
 from serried.evidence.serving_recipes import checkpoint_format, multiplies_degrees, read_recipes, recipe_of
 from serried.planner.spec import FORMATS
 from serried.workload import read_model
@@ -80,3 +81,40 @@ def test_every_recipe_says_where_it_is_read():
 
 def test_formats_of_the_table_are_modelled(frame):
     assert {point.number_format for point in points_of(frame) if point.skipped is None} <= set(FORMATS)
+
+
+def test_recipes_follow_the_load_the_format_and_the_version():
+    """The scripts look for requests less often under load, and spread experts only in the first runs of a model."""
+    def of(engine: str, chip: str, model: str, number_format: str, concurrency: int, tokens: int = 8192):
+        return recipe_of(source="source_file=2026-03-25", engine=engine, chip=chip, model=model, tp=4, groups=1,
+                         number_format=number_format, job=Serving(
+                             model=read_model("Qwen/Qwen3-8B"), input_tokens=tokens, output_tokens=1024,
+                             concurrency=concurrency))
+
+    r1 = ("sglang 0.5.9", "b200_sxm", "deepseek-ai/DeepSeek-R1", "fp8-block")
+    assert [of(*r1, load).prefill_wait_steps for load in (4, 16, 64)] == [5, 15, 15]
+    qwen = ("sglang 0.5.10.post1", "b300_sxm", "Qwen/Qwen3.5-397B-A17B")
+    assert of(*qwen, "bf16", 64).token_budget == 32768
+    assert of(*qwen, "fp8-block", 64).token_budget == 16384
+    first, later = (of(engine, "b200_sxm", "MiniMaxAI/MiniMax-M2.5", "fp8-block", 64)
+                    for engine in ("vllm 0.17.0", "vllm 0.19.0"))
+    assert (first.expert_parallel, later.expert_parallel) == (True, False)
+    job = Serving(model=read_model("Qwen/Qwen3-8B"), input_tokens=8192, output_tokens=1024, concurrency=64)
+    assert later.settings(job, 1)["token_budget"] == 2 * 8192
+
+
+def test_rows_of_two_pools_have_a_width_of_their_own(frame):
+    """Short prompts say how wide it is and long ones judge it; rows of one engine keep theirs."""
+    points = points_of(frame)
+    modes = {row["id"]: row["mode"] for row in frame.iter_rows(named=True)}
+    for point in points:
+        if point.job is None:
+            continue
+        is_split = modes[point.id.rpartition(":")[0]] != "agg"
+        is_short = point.job.input_tokens <= WIDTH_PROMPT_TOKENS
+        assert point.split == ("calibrate" if is_split and is_short else "validate")
+        assert kind_of(point) == ("disaggregated " if point.prefill is not None else "") + point.metric
+    spreads = read_spreads()
+    for metric in ("ttft", "tpot"):
+        assert spreads["serving", "same family", f"disaggregated {metric}"].half_width > spreads[
+            "serving", "kernel-calibrated chip", "tpot"].half_width

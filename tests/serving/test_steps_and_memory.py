@@ -8,12 +8,13 @@ from serried.errors import BadInput, NoAnswer
 from serried.fabric import read_fleet
 from serried.serving import serving_machine
 from serried.serving.cluster import PoolPlan, cache_memory, cluster_of, engine_models, transfer_between
+from serried.serving.memory import weight_bytes, wide_attention
 from serried.serving.profile import find_engine, read_engine
 from serried.serving.spec import deployment
 from serried.serving.static import device_causes_s
 from serried.serving.steps import TOKEN_GRID, step_times
 from serried.serving.tables import StageTiming
-from serried.workload import read_model
+from serried.workload import parameters, read_model
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,21 @@ def test_many_layouts_are_timed_together_as_one_by_one(machine):
         alone = step_times(model, machine, row)[0]
         assert np.allclose(found.dense_s_T, alone.dense_s_T)
         assert np.allclose(found.decode_attention_s_BC, alone.decode_attention_s_BC)
+
+
+def test_four_bits_of_a_mixture_narrow_its_experts_alone():
+    """gpt-oss and the four-bit DeepSeek keep two bytes in attention; a dense model is narrowed whole."""
+    mixture, dense = read_model("openai/gpt-oss-120b"), read_model("Qwen/Qwen3-8B")
+    assert wide_attention(mixture, "nvfp4")
+    assert not wide_attention(mixture, "fp8")
+    assert not wide_attention(dense, "nvfp4")
+    saved = weight_bytes(mixture, deployment(weight_format="fp8")) - weight_bytes(mixture, deployment(
+        weight_format="nvfp4"))
+    counted = parameters(mixture)
+    attention = sum(block.count * counted.attention_B[index] for index, block in enumerate(mixture.blocks))
+    experts = sum(block.count * (counted.experts_B[index] + counted.shared_B[index])
+                  for index, block in enumerate(mixture.blocks))
+    assert saved == pytest.approx(experts * (1.0 - 0.5625) - attention, rel=1e-6)
 
 
 def test_cache_bytes_by_hand(machine):

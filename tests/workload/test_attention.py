@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from serried.workload import Attend, Elementwise, Gemm, attend_flop, block_operators, causal_pairs
 from serried.workload.attention import rank_heads
-from tests.workload.models import GPT, model, shards
+from tests.workload.models import GPT, LATENT, model, shards
 
 
 @given(query=st.integers(1, 300), past=st.integers(0, 300), window=st.integers(0, 400))
@@ -65,3 +65,17 @@ def test_chunks_are_many_short_sequences() -> None:
     operators = block_operators(built, built.blocks[0], shards(), phase="forward")
     core = next(operator for operator in operators if isinstance(operator, Attend))
     assert (core.sequences, core.query_tokens, core.context_tokens, core.window_tokens) == (2 * 64 / 16, 16, 16, 0)
+
+
+def test_engines_put_the_down_projections_of_a_latent_side_by_side() -> None:
+    """The same weights in one product less; training, where adapters hang on each, keeps them apart."""
+    built = model(LATENT)
+
+    def downs(serving: bool) -> list[Gemm]:
+        return [operator for operator in block_operators(built, built.blocks[0], shards(), phase="forward",
+                                                         serving=serving)
+                if isinstance(operator, Gemm) and "down" in operator.name and operator.name.startswith("attention.")]
+
+    apart, joint = downs(False), downs(True)
+    assert (len(apart), len(joint)) == (2, 1)
+    assert sum(float(operator.n) for operator in apart) == float(joint[0].n) == 96 + 48 + 16

@@ -4,7 +4,8 @@
 
 Kernels, collectives and peak memory: residuals of the calibrate cases. Training: residuals of each run under its stack
 fitted without the run's own fold. Serving: residuals of the published results marked for calibration (nothing was
-fitted on them), of sources whose printed load is all there was; first tokens, later ones and throughput apart.
+fitted on them), of sources whose printed load is all there was; first tokens, later ones and throughput apart. Two
+pools: residuals of the rows with short prompts, on which nothing was fitted either.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 
 from serried.calibration.training_stacks import FamilyFit, fit_training_stacks
 from serried.evidence.harness import MEASUREMENTS, READERS, read_cases, run_evidence
 from serried.evidence.intervals import SPREADS_FILE, Spread, measured_spreads, spread_text
 from serried.evidence.serving import evaluate as evaluate_serving
-from serried.evidence.serving_points import Point, points_of
+from serried.evidence.serving_points import WIDTH_PROMPT_TOKENS, Point, points_of
 from serried.evidence.serving_sources import serving_source
-from serried.evidence.spec import CaseResults
+from serried.evidence.spec import EVIDENCE_CLASSES, CaseResults
 from serried.evidence.training import evaluate
 from serried.software import population_stack
 from serried.workload import Floats
@@ -54,7 +56,20 @@ def served_spreads() -> list[Spread]:
     results = evaluate_serving(frame)
     split = ["calibrate" if name == "calibrate" and is_measured_well(point) else "validate"
              for name, point in zip(results.split, points_of(frame), strict=True)]
-    return measured_spreads(replace(results, split=split))
+    return measured_spreads(replace(results, split=split)) + disaggregated_spreads()
+
+
+def disaggregated_spreads() -> list[Spread]:
+    """What two pools are known to, by first tokens and later ones; kinds of their own beside those of one pool.
+
+    The chips' classes share them: what misses is the handing over between the pools, not the kernels.
+    """
+    frame = read_cases(MEASUREMENTS / "serving" / "inference_measured.csv")
+    short = frame.filter((pl.col("mode") != "agg") & (pl.col("isl").cast(pl.Float64) <= WIDTH_PROMPT_TOKENS))
+    results = evaluate_serving(short)
+    together = replace(results, evidence_class=[EVIDENCE_CLASSES[0]] * len(results.ids))
+    return [replace(spread, evidence_class=name) for name in EVIDENCE_CLASSES
+            for spread in measured_spreads(together) if spread.kind]
 
 
 def is_measured_well(point: Point) -> bool:

@@ -100,7 +100,7 @@ def command(
         found = simulate(load, cluster, seed=seed, progress=report_progress, keep_spans=True)
     wall_s = time.perf_counter() - started_s
     run = Run(title=_lead(chosen, plans, load), load=load, log=found, plans=plans, seed=seed, wall_s=wall_s,
-              report=report_of(load, found, plans, objectives, warm_up_s=warm_up), spreads=_spreads(plans[-1]))
+              report=report_of(load, found, plans, objectives, warm_up_s=warm_up), spreads=_spreads(plans))
     _write(run, log, timeline, html)
     _tell(run, filter(None, (log, timeline, html)), as_json=as_json)
 
@@ -210,10 +210,10 @@ def _tell(run: Run, written: Iterable[Path], *, as_json: bool) -> None:
         raise typer.Exit(130)
 
 
-def _spreads(plan: PoolPlan) -> dict[str, tuple[float, float]]:
+def _spreads(plans: Sequence[PoolPlan]) -> dict[str, tuple[float, float]]:
     """Factors of the 80 % interval around each kind of figure; what has no residuals of its own has those of all."""
-    kind = plan.machine.profile.evidence_class
-    found = {name: interval("serving", kind, name) for name in ("ttft", "tpot", "e2e", "queue", "throughput")}
+    kind, pools = plans[-1].machine.profile.evidence_class, "disaggregated " if len(plans) > 1 else ""
+    found = {name: interval("serving", kind, pools + name) for name in ("ttft", "tpot", "e2e", "queue", "throughput")}
     return found | {"inter_token": found["tpot"]}
 
 

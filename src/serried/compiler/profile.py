@@ -20,14 +20,14 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from typing import Any
 
 from serried.catalogue.entry import DATA, Entry, fold, read_entry
 from serried.compiler.attention import AttentionBackwardParameters, AttentionParameters
 from serried.compiler.decode import DecodeParameters
 from serried.compiler.experts import RouteParameters
-from serried.compiler.gemm import GemmParameters
+from serried.compiler.gemm import ENGINE_FORMAT, GemmParameters
 from serried.compiler.grouped_gemm import GroupedGemmParameters
 from serried.compiler.memory_bound import MemoryBoundParameters
 from serried.compiler.quantise import QuantiseParameters
@@ -35,7 +35,7 @@ from serried.compiler.spec import KernelFit, KernelProfile
 from serried.errors import BadInput, nearest
 from serried.silicon.spec import Chip
 
-__all__ = ["FAMILIES", "profile_for", "profile_names", "profile_of", "read_profile"]
+__all__ = ["FAMILIES", "profile_for", "profile_names", "profile_of", "read_profile", "with_own_rates"]
 
 #: Kernel family to its parameter dataclass. A new family adds its line here and its branch in `operator`.
 FAMILIES: dict[str, type] = {
@@ -81,7 +81,29 @@ def profile_for(chip: Chip, library: str | None = None) -> KernelProfile:
     if not any_chip:
         raise BadInput(field="kernel profile", value=chip.family, expected="a profile for the family, or a generic one",
                        remedy="Give a profile file, or calibrate one.")
-    return any_chip[0].with_class("data sheet only", any_chip[0].family_spread)
+    return with_own_rates(any_chip[0], chip).with_class("data sheet only", any_chip[0].family_spread)
+
+
+def with_own_rates(profile: KernelProfile, chip: Chip) -> KernelProfile:
+    """The profile with the chip's own sustained rates where public measurements give them.
+
+    A memory of few slow channels, or an engine that power never throttles, gives more of its peak than the chips that
+    the profile was fitted on, and both ratios are there to say how much.
+    """
+    families = {name: dict(variants) for name, variants in profile.families.items()}
+    bandwidth = chip.get("sustained_bandwidth")
+    if bandwidth is not None:
+        ratio = min(bandwidth / chip.need("hbm_bandwidth"), 1.0)
+        for name in ("gemm", "decode", "memory_bound"):
+            families[name] = {variant: replace(parameters, hbm_ratio=ratio)
+                              for variant, parameters in families.get(name, {}).items()}
+    for variant, parameters in families.get("gemm", {}).items():
+        engine = ENGINE_FORMAT.get(variant, variant)
+        rate, peak = chip.get(f"sustained_matrix.{engine}"), chip.get(f"matrix_peak.{engine}")
+        if rate is not None and peak is not None:
+            families["gemm"][variant] = replace(parameters, sustained_rate_ratio=min(rate / peak, 1.0),
+                                                  reference_j_per_flop=0.0)
+    return replace(profile, families=families)
 
 
 def profile_of(entry: Entry) -> KernelProfile:

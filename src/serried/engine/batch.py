@@ -249,6 +249,9 @@ class Engine:
         while known and tokens >= task.prompt:
             known -= 1
             tokens -= group.pool.blocks_of((task.units[known],)) * self.block
+        if task.kept:   # free blocks are taken in the order in which they were freed, of one request the last first
+            left = min(max(task.kept_until - group.pool.taken, 0), task.kept)
+            tokens = max(tokens, min(left * self.block, task.prompt - 1))
         return min(here, known), known, tokens
 
     def _admit(self, group: Group, task: Task, now_ns: int) -> int:
@@ -266,6 +269,9 @@ class Engine:
             if known > here:
                 brought = pool.blocks_of(task.units[here:known])
                 pool.forget_host(task.units[here:known])
+        elif task.kept:
+            task.computed = self._known(group, task)[2]
+        task.kept = 0
         task.private = self._blocks_at_once(task) - held
         pool.take(task.private)
         self.watch.scheduled(task, now_ns)
@@ -341,7 +347,8 @@ class Engine:
                 break   # it begins a step of its own
             brought += self._admit(group, task, now_ns)
             if task.is_prefilled:   # its cache has come over the wires
-                task.is_prefilled, task.computed = False, task.prompt
+                task.is_prefilled, task.computed, task.given = False, task.prompt, True
+                self.watch.first_token(task, now_ns)
                 self._join_decode(group, task)
             else:
                 group.prefilling[task] = None
@@ -365,17 +372,22 @@ class Engine:
         return chunk
 
     def _push_out(self, group: Group) -> None:
-        """Preempt the request that began last: what it had is given up and computed again later."""
-        task = next(reversed(group.running))
+        """Preempt the request that began last: what it had is given up, and computed again later unless it is found."""
+        task, free = next(reversed(group.running)), group.pool.room()
         del group.running[task]
         if task in group.prefilling:
             del group.prefilling[task]
+            computed = task.computed
         else:
             self._leave_decode(group, task)
             done = group.step - task.begun_step
             grown = 1 + round(task.output * done / task.steps)   # its last token has no cache yet
             task.prompt, task.output = task.prompt + grown, task.output - grown
             task.steps = max(task.steps - done - 1, min(task.output, 1))
+            computed = task.prompt - 1
+        if self.settings.keeps_preempted and self.settings.prefix_caching and not self._window:
+            task.kept = computed // self.block
+            task.kept_until = group.pool.taken + free + task.kept
         self._release(group, task, keep=False)
         task.epoch, task.preemptions, task.computed = task.epoch + 1, task.preemptions + 1, 0
         self._chunks = [chunk for chunk in self._chunks if chunk[1] is not task]

@@ -14,16 +14,17 @@ __all__ = ["BlockPool"]
 
 
 class BlockPool:
-    """Blocks of one group. used: private blocks of running requests and pinned units; the rest is free or evictable."""
+    """Blocks of one group. used: private blocks of running requests and pinned units; the rest is free or evictable.
+    taken: private blocks ever taken."""
 
     __slots__ = ("capacity", "evicted", "host", "host_capacity", "host_used", "idle", "idle_blocks", "peak", "pinned",
-                 "unit_blocks", "unit_sizes", "used")
+                 "taken", "unit_blocks", "unit_sizes", "used")
 
     def __init__(self, capacity: int, host_capacity: int, unit_blocks: int, unit_sizes: Mapping[int, int]) -> None:
         """unit_blocks: of a unit; unit_sizes: of those that have another number of them."""
         self.unit_blocks, self.unit_sizes = unit_blocks, unit_sizes
         self.capacity, self.host_capacity = capacity, host_capacity
-        self.used = self.idle_blocks = self.host_used = self.evicted = self.peak = 0
+        self.used = self.idle_blocks = self.host_used = self.evicted = self.peak = self.taken = 0
         self.pinned: dict[int, list[int]] = {}          # unit -> [holders, blocks]
         self.idle: OrderedDict[int, int] = OrderedDict()    # unit -> blocks, longest unused first
         self.host: OrderedDict[int, int] = OrderedDict()
@@ -35,6 +36,7 @@ class BlockPool:
     def take(self, blocks: int) -> None:
         """Take private blocks; evict what nobody holds where nothing is free. There must be room."""
         self.used += blocks
+        self.taken += blocks
         over = self.used + self.idle_blocks - self.capacity
         while over > 0:
             unit, blocks = self.idle.popitem(last=False)

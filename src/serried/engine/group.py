@@ -19,7 +19,7 @@ class Watch(Protocol):
         ...
 
     def first_token(self, task: Task, time_ns: int) -> None:
-        """Its prompt is computed."""
+        """Its prompt is computed, or has come computed and the task has its seat."""
         ...
 
     def done(self, task: Task, time_ns: int) -> None:
@@ -31,18 +31,20 @@ class Task:
     """A request on an engine. prompt: tokens to compute before the next token (after a preemption, what was generated
     too); computed: of these so far. output: tokens after the first, steps: decode steps that make them. units: its
     prompt's prefix as cached units, by hashed block or by earlier turns of the session; left_behind: the unit that it
-    adds to them when it ends, 0 = none. private: blocks that are its own. is_prefilled: its cache comes from
-    elsewhere."""
+    adds to them when it ends, 0 = none. private: blocks that are its own. kept: full blocks that it had
+    when it was preempted, the last of which is taken when the pool has given out kept_until blocks. is_prefilled: its
+    cache comes from elsewhere."""
 
     __slots__ = ("begun_step", "cached", "computed", "epoch", "given", "group", "held_units", "is_prefilled",
-                 "left_behind", "output", "preemptions", "private", "prompt", "request", "steps", "units")
+                 "kept", "kept_until", "left_behind", "output", "preemptions", "private", "prompt", "request", "steps",
+                 "units")
 
     def __init__(self, request: int, prompt: int, steps: int, output: int, units: tuple[int, ...] = (),
                  left_behind: int = 0, is_prefilled: bool = False) -> None:
         self.request, self.prompt, self.steps, self.output, self.units = request, prompt, steps, output, units
         self.left_behind, self.is_prefilled = left_behind, is_prefilled
         self.computed = self.cached = self.private = self.preemptions = self.epoch = 0
-        self.begun_step = 0
+        self.begun_step = self.kept = self.kept_until = 0
         self.given = False   # has its first token
         self.group: Group | None = None
         self.held_units: tuple[int, ...] = ()

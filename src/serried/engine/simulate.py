@@ -213,9 +213,13 @@ class _Simulation:
             self.cached[number] = task.cached
 
     def first_token(self, task: Task, time_ns: int) -> None:
-        """Its prompt is computed."""
-        if self.first_ns[task.request] < 0:
-            self.first_ns[task.request] = time_ns
+        """The task's first token is there. What a prefill engine computes travels with the cache: who asked hears it
+        from the engine that decodes, when that has taken the request in."""
+        number = task.request
+        if self.engines[self.engine_of[number]].prefill_only and self.output[number] > 1:
+            return
+        if self.first_ns[number] < 0:
+            self.first_ns[number] = time_ns
 
     def done(self, task: Task, time_ns: int) -> None:
         """It has all its tokens; on a prefill engine, its first."""

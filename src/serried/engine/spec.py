@@ -29,6 +29,7 @@ class EngineSettings:
     ahead_steps: decode steps that the device has been given when the host hears of a new request, beyond the present
     one.
     acceptance: chance that the draft at position 1, 2, ... is accepted given all before it were; () = no drafts.
+    keeps_preempted: full blocks of a preempted request are found again until somebody takes them.
     prefill_wait_steps: while others decode, waiting prompts are held for so many steps, or until they fill
     prefill_wait_ratio of the token budget; 0 = they are not held.
     """
@@ -43,6 +44,7 @@ class EngineSettings:
     asynchronous: bool = True
     acceptance: tuple[float, ...] = ()
     ahead_steps: int = 0
+    keeps_preempted: bool = False
     prefill_wait_steps: int = 0
     prefill_wait_ratio: float = 0.0
 
@@ -144,8 +146,9 @@ class Cluster:
 class SimulationLog:
     """What happened. Times in ns since the beginning; -1 where it did not.
 
-    Columns over R: arrival (as it came to be in sessions and closed loops), scheduled, first and last token; tokens
-    found in a cache; times preempted; engine that served (decoded) it. reason_R: 0 = served, 1 = refused since it can
+    Columns over R: arrival (as it came to be in sessions and closed loops), scheduled, first and last token (with a
+    prefill pool the first is heard from the engine that decodes, when the request has its seat there); tokens found in
+    a cache; times preempted; engine that served (decoded) it. reason_R: 0 = served, 1 = refused since it can
     never fit (see `simulate`). Columns over E (prefill engines first): busy time, steps, tokens computed, most blocks
     held, blocks evicted, and of the busy time what prompts added and what blocks brought up from the host took.
     """

@@ -16,6 +16,7 @@ from serried.compiler import ENGINE_FORMAT
 from serried.engine import Cluster
 from serried.errors import SerriedError
 from serried.evidence.serving_points import COLUMNS, METRICS, Point, points_of
+from serried.evidence.serving_pools import draft_acceptance
 from serried.evidence.serving_runs import Benchmark, play
 from serried.evidence.spec import CaseResults
 from serried.fabric import Pool, read_fabric
@@ -57,16 +58,20 @@ def evaluate(frame: pl.DataFrame) -> CaseResults:
         split=[point.split for point in points], evidence_class=[kind for _, kind, _ in found],
         skipped=[reason for _, _, reason in found],
         groups={"chip": [point.chip for point in points], "model": [point.model for point in points],
-                "engine": [point.engine for point in points], "kind": [kind_of(point.metric) for point in points],
+                "engine": [point.engine for point in points], "kind": [kind_of(point) for point in points],
                 "metric": [point.metric for point in points],
                 "format": [point.number_format for point in points], "source": [point.source for point in points],
                 "extra_spread": [f"{extra_spread(point):.6g}" for point in points]},
         fold=[f"{point.model}/{point.chip}" for point in points])
 
 
-def kind_of(metric: str) -> str:
-    """What spreads are told apart by: first tokens, later ones, or throughput."""
-    return next((kind for kind in ("ttft", "tpot", "throughput") if kind in metric), "")
+def kind_of(point: Point) -> str:
+    """What spreads are told apart by: first tokens, later ones, or throughput, of one pool or of two.
+
+    Two pools have more that nobody prints (how caches are handed over, who waits for whom), and are known less well.
+    """
+    kind = next((kind for kind in ("ttft", "tpot", "throughput") if kind in point.metric), "")
+    return f"disaggregated {kind}".strip() if point.prefill is not None else kind
 
 
 def extra_spread(point: Point) -> float:
@@ -103,7 +108,7 @@ def _pools(point: Point) -> tuple[object, ...]:
 
 
 def _key(point: Point) -> tuple[object, ...]:
-    return point.chip, point.engine, point.job, _pools(point), point.recipe, point.note
+    return point.chip, point.engine, point.job, _pools(point), point.recipe, point.run, point.note
 
 
 def _played(point: Point, profile: EngineProfile, estimates: Estimates) -> float:
@@ -113,14 +118,12 @@ def _played(point: Point, profile: EngineProfile, estimates: Estimates) -> float
     key = ("played", *_key(point))
     if key not in estimates:
         recipe = point.recipe
-        tuned = profile.with_settings(**recipe.settings(point.job, int(point.layout.attention_dp[0])))
-        if recipe.memory_fraction:
-            tuned = replace(tuned, memory_fraction=recipe.memory_fraction)
         serve, prefill = (None if row is None else PoolPlan(
-            machine=machine_of(point.chip, int(row.chip_count[0]), point.engine), row=row, profile=tuned)
-            for row in (point.layout, point.prefill))
+            machine=machine_of(point.chip, int(row.chip_count[0]), point.engine), row=row, router=_router(point),
+            profile=tuned) for row, tuned in zip((point.layout, point.prefill), _tuned(point, profile), strict=True))
         assert serve is not None
-        shape = ("cluster", point.model, point.chip, point.engine, _pools(point), tuned.settings, tuned.memory_fraction)
+        shape = ("cluster", point.model, point.chip, point.engine, _pools(point),
+                 *((plan.profile.settings, plan.profile.memory_fraction) for plan in (serve, prefill) if plan))
         if shape not in estimates:   # loads of one deployment differ, its step times do not
             estimates[shape] = cluster_of(point.job.model, serve, prefill)
         cluster = estimates[shape]
@@ -131,6 +134,30 @@ def _played(point: Point, profile: EngineProfile, estimates: Estimates) -> float
     assert isinstance(found, Mapping)
     name, factor = _PLAYED[point.metric]
     return found[name] * factor
+
+
+def _tuned(point: Point, profile: EngineProfile) -> tuple[EngineProfile, EngineProfile]:
+    """The engine under the flags of the benchmark: of the pool that decodes, and of the one that only prefills.
+
+    Engines that serve one phase have nothing to hold prompts for, and only those that decode draft.
+    """
+    assert point.job is not None
+    assert point.layout is not None
+    recipe, run = point.recipe, point.run
+    flags = recipe.settings(point.job, int(point.layout.attention_dp[0]))
+    if recipe.memory_fraction:
+        profile = replace(profile, memory_fraction=recipe.memory_fraction)
+    if point.prefill is None:
+        return profile.with_settings(**flags), profile
+    phase = dict(flags) | {"prefill_wait_steps": 0, "acceptance": ()}
+    chunk = {"token_budget": run.chunk_tokens} if run is not None and run.chunk_tokens else {}
+    drafts = {} if run is None else {"acceptance": draft_acceptance(run.drafts)}
+    return profile.with_settings(**phase | drafts), profile.with_settings(**phase | chunk)
+
+
+def _router(point: Point) -> str:
+    """Who gets the next request: behind one service that serves both phases, whose turn it is."""
+    return "least_loaded" if point.prefill is None else "round_robin"
 
 
 def _static(point: Point, machine: Machine, estimates: Estimates) -> float:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from serried.errors import SerriedError
 from serried.evidence.cells import Cells, Unusable
+from serried.evidence.serving_pools import PoolRun, PoolShape, PrintedPools, pool_run
 from serried.evidence.serving_recipes import NO_RECIPE, Recipe, checkpoint_format, multiplies_degrees, recipe_of
 from serried.evidence.serving_sources import ServingSource, serving_source
 from serried.serving import Deployments, deployment
@@ -20,7 +21,10 @@ from serried.workload.spec import Serving
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["COLUMNS", "METRICS", "Point", "launch_note", "points_of"]
+__all__ = ["COLUMNS", "METRICS", "WIDTH_PROMPT_TOKENS", "Point", "launch_note", "points_of"]
+
+#: Prompts of rows of two pools up to which they say how wide the interval of such rows is.
+WIDTH_PROMPT_TOKENS = 1024
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "settings": ("id", "chip", "n_chips", "model", "dtype", "engine", "setting", "input_len", "output_len",
@@ -49,7 +53,7 @@ class Point:
     """One measured figure with the job and deployment it was measured on; `skipped` says why it cannot be predicted.
 
     prefill: the deployment of a prefill pool before `layout`; None = one pool does all. recipe: what the benchmark's
-    own scripts set beside what the table prints.
+    own scripts set beside what the table prints. run: likewise of its two pools, None = not known.
     """
 
     id: str
@@ -66,6 +70,7 @@ class Point:
     layout: Deployments | None = None
     prefill: Deployments | None = None
     recipe: Recipe = NO_RECIPE
+    run: PoolRun | None = None
     note: LaunchNote | None = None
     skipped: str | None = None
 
@@ -131,27 +136,62 @@ def _engine_point(cells: Cells, base: Point) -> Point:
         raise Unusable("batch_size is blank: the load is unknown")
     job = Serving(model=_model(base.model), input_tokens=int(_need(cells, "isl")),
                   output_tokens=int(_need(cells, "osl")), concurrency=concurrency)
-    is_split = cells["mode"] != "agg"
-    tp, groups, _ = _degrees(cells, "decode_" if is_split else "")
+    run = pool_run(_printed_pools(cells, base, job, number_format))
+    is_split = run is not None or cells["mode"] != "agg"
+    tp, groups, _ = _degrees(cells, "decode_" if cells["mode"] != "agg" else "")
     recipe = recipe_of(source=cells["silicon_data_source"], engine=base.engine, chip=base.chip, model=base.model,
-                       job=job, tp=tp, groups=groups)
-    pools = [_pool(cells, prefix, job.model, number_format, recipe)
-             for prefix in (("prefill_", "decode_") if is_split else ("",))]
-    return replace(base, job=job, layout=pools[-1], prefill=pools[0] if is_split else None, recipe=recipe,
-                   number_format=number_format)
+                       job=job, tp=tp, groups=groups, number_format=number_format)
+    if run is not None:
+        pools = [_recipe_pool(shape, job.model, number_format, recipe, batch)
+                 for shape, batch in ((run.prefill, 0), (run.decode, run.batch))]
+    else:
+        pools = [_pool(cells, prefix, job.model, number_format, recipe)
+                 for prefix in (("prefill_", "decode_") if is_split else ("",))]
+    return replace(base, job=job, layout=pools[-1], prefill=pools[0] if is_split else None, recipe=recipe, run=run,
+                   number_format=number_format, split=_pools_split(job) if cells["mode"] != "agg" else base.split)
+
+
+def _pools_split(job: Serving) -> str:
+    """Rows of two pools with short prompts say how wide the interval of such rows is; those with long ones judge it.
+
+    No other table prints such runs. Cut by length, no run stands on both sides, for dumps repeat runs; no parameter of
+    the model is fitted on either.
+    """
+    return "calibrate" if job.input_tokens <= WIDTH_PROMPT_TOKENS else "validate"
+
+
+def _printed_pools(cells: Cells, base: Point, job: Serving, number_format: str) -> PrintedPools:
+    """What a row says of its pools; one that names a single engine prints the chips of all."""
+    source = cells["silicon_data_source"]
+    measured = re.search(r"measured=([\d-]+)", source)
+    one_engine = cells["mode"] == "agg"
+    return PrintedPools(
+        source=source, engine=base.engine, chip=base.chip, model=base.model, number_format=number_format,
+        measured=measured.group(1) if measured else "", lengths=(job.input_tokens, job.output_tokens),
+        concurrency=job.concurrency, one_engine=one_engine,
+        prefill_chips=_degrees(cells, "" if one_engine else "prefill_")[0],
+        decode_chips=_degrees(cells, "" if one_engine else "decode_")[0],
+        prefill_engines=cells.whole("prefill_num_workers") or 0, decode_engines=cells.whole("decode_num_workers") or 0)
+
+
+def _recipe_pool(shape: PoolShape, model: Model, number_format: str, recipe: Recipe, batch: int) -> Deployments:
+    return deployment(tp=shape.chips // shape.groups, attention_dp=shape.groups, replicas=shape.engines,
+                      ep=shape.expert_degree if _has_experts(model) else 1, weight_format=number_format,
+                      cache_format=recipe.cache_format or "bf16", max_batch=batch * shape.groups)
 
 
 def _degrees(cells: Cells, prefix: str) -> tuple[int, int, int]:
     """Chips of one stage of a replica, attention groups, expert degree.
 
     Tables print the tensor degree of attention or the chips of the whole stage; the degrees of the experts, whose
-    product is the stage, say which. Some print the whole stage as the experts' tensor degree beside an expert degree.
+    product is the stage, say which. Some print the whole stage as the experts' tensor degree beside an expert degree;
+    of engines that serve both phases, that is: of two pools they print one degree, the prefill engines' experts.
     """
     tensor = cells.whole(f"{prefix}tp_size") or 1
     groups = cells.whole(f"{prefix}attention_dp_size", zero=True) or 1
     experts = cells.whole(f"{prefix}moe_ep_size", zero=True) or 1
     cut = cells.whole(f"{prefix}moe_tp_size", zero=True) or 1
-    if multiplies_degrees(cells["silicon_data_source"]) and cut == experts > 1:
+    if not prefix and multiplies_degrees(cells["silicon_data_source"]) and cut == experts > 1:
         tensor, groups, cut = max(tensor // experts, 1), max(groups // experts, 1), 1
     world = cut * experts if cut * experts in (tensor, tensor * groups) else max(tensor, experts)
     if world < groups:
@@ -172,9 +212,13 @@ def _pool(cells: Cells, prefix: str, model: Model, number_format: str, recipe: R
 
 def _expert_degree(model: Model, printed: int, world: int, groups: int) -> int:
     """The printed degree where the model has experts; groups that hold their own requests share experts."""
-    if not any(block.mlp and block.mlp.experts for block in model.blocks):
+    if not _has_experts(model):
         return 1
     return world if groups > 1 and printed <= 1 else printed
+
+
+def _has_experts(model: Model) -> bool:
+    return any(block.mlp and block.mlp.experts for block in model.blocks)
 
 
 def _published(cells: Cells) -> list[Point]:
@@ -216,9 +260,8 @@ def _published_point(cells: Cells, base: Point, column: str) -> Point:
 
 
 def _published_layout(cells: Cells, model: Model, source: ServingSource, number_format: str) -> Deployments:
-    has_experts = any(block.mlp and block.mlp.experts for block in model.blocks)
     world = cells.whole("tp") or cells.whole("n_chips") or 1
-    groups = cells.whole("dp") or (world if has_experts and source.attention_groups else 1)
+    groups = cells.whole("dp") or (world if _has_experts(model) and source.attention_groups else 1)
     cache = "fp8" if "8" in (cells["dtype_kv"] or source.cache_format) else "bf16"
     if world % groups:
         raise Unusable(f"dp = {groups} does not divide {world} chips")

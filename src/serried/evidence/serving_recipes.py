@@ -22,9 +22,10 @@ class Recipe:
     """Conditions, and what holds where all are met; 0, "" and () = not said.
 
     source, engine, chip, model: what the printed ones begin with. measured: the day that the row gives. input_tokens,
-    output_tokens, tensor_below, groups_from (least attention groups): of the row. cache_format: of the KV cache.
-    max_sequences, token_budget, prefill_wait_steps, prefill_wait_ratio: flags of the engine. prompt_budget: a step
-    takes what runs, drafts included, a prompt and 64 tokens, if that is more than token_budget. acceptance: of drafts
+    output_tokens, number_format, tensor_below, groups_from (least attention groups), load_from (least requests in
+    flight): of the row. cache_format: of the KV cache. max_sequences, token_budget, prefill_wait_steps,
+    prefill_wait_ratio: flags of the engine. prompt_budget: a step takes what runs, drafts included, a prompt and 64
+    tokens, if that is more than token_budget. budget_prompts: a step takes so many prompts. acceptance: of drafts
     by position. memory_fraction: of HBM. expert_parallel: experts are spread over all chips of a replica.
     shortest_ratio: the shortest lengths over the longest; waves: requests sent over requests in flight.
     """
@@ -35,7 +36,9 @@ class Recipe:
     model: tuple[str, ...] = ()
     input_tokens: int = 0
     output_tokens: int = 0
+    number_format: str = ""
     tensor_below: int = 0
+    load_from: int = 0
     groups_from: int = 0
     measured: str = ""
     cache_format: str = ""
@@ -44,6 +47,7 @@ class Recipe:
     prefill_wait_steps: int = 0
     prefill_wait_ratio: float = 0.0
     prompt_budget: bool = False
+    budget_prompts: int = 0
     acceptance: tuple[float, ...] = ()
     memory_fraction: float = 0.0
     expert_parallel: bool = False
@@ -51,17 +55,21 @@ class Recipe:
     waves: int = 10
     origin: str = field(default="", repr=False)
 
-    def holds(self, *, source: str, engine: str, chip: str, model: str, job: Serving, tp: int, groups: int) -> bool:
+    def holds(self, *, source: str, engine: str, chip: str, model: str, job: Serving, tp: int, groups: int,
+              number_format: str = "") -> bool:
         """Whether every condition is met."""
         return _begins(source, self.source) and engine.startswith(self.engine) and _begins(chip, self.chip) \
             and (not self.measured or f"measured={self.measured}" in source) and groups >= self.groups_from \
             and _begins(model, self.model) and self.input_tokens in (0, job.input_tokens) \
-            and self.output_tokens in (0, job.output_tokens) and (not self.tensor_below or tp < self.tensor_below)
+            and self.output_tokens in (0, job.output_tokens) and (not self.tensor_below or tp < self.tensor_below) \
+            and number_format.startswith(self.number_format) and job.concurrency >= self.load_from
 
     def settings(self, job: Serving, groups: int) -> Mapping[str, Any]:
         """The engine's flags that it sets."""
         names = ("max_sequences", "token_budget", "prefill_wait_steps", "prefill_wait_ratio", "acceptance")
         flags = {name: getattr(self, name) for name in names if getattr(self, name)}
+        if self.budget_prompts:
+            flags["token_budget"] = self.budget_prompts * job.input_tokens
         if self.prompt_budget:
             running = -(-job.concurrency // groups) * (1 + len(self.acceptance))
             flags["token_budget"] = max(self.token_budget, running + job.input_tokens + 64)
@@ -75,10 +83,12 @@ def _begins(text: str, beginnings: tuple[str, ...]) -> bool:
     return not beginnings or text.startswith(beginnings)
 
 
-def recipe_of(*, source: str, engine: str, chip: str, model: str, job: Serving, tp: int, groups: int) -> Recipe:
+def recipe_of(*, source: str, engine: str, chip: str, model: str, job: Serving, tp: int, groups: int,
+              number_format: str = "") -> Recipe:
     """The first recipe that holds for a row; one without conditions when none does."""
     return next((recipe for recipe in read_recipes() if recipe.holds(
-        source=source, engine=engine, chip=chip, model=model, job=job, tp=tp, groups=groups)), NO_RECIPE)
+        source=source, engine=engine, chip=chip, model=model, job=job, tp=tp, groups=groups,
+        number_format=number_format)), NO_RECIPE)
 
 
 def checkpoint_format(model: str, number_format: str) -> str:

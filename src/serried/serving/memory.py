@@ -17,7 +17,7 @@ from serried.workload.spec import Block, Floats, Model, Serving
 
 __all__ = ["PREFILL_BUDGET_TOKENS", "USABLE_FRACTION", "activation_bytes", "cache_bytes", "cache_bytes_per_request",
            "largest_batch", "serving_memory",
-           "weight_bytes"]
+           "weight_bytes", "wide_attention"]
 
 #: Share of HBM that engines use by default; the rest is left to the runtime, graphs and fragmentation.
 USABLE_FRACTION = 0.9
@@ -25,20 +25,34 @@ USABLE_FRACTION = 0.9
 PREFILL_BUDGET_TOKENS = 8192
 
 
+def wide_attention(model: Model, weight_format: str) -> bool:
+    """Whether the projections of attention keep two bytes an element under this format of weights.
+
+    Checkpoints of four bits whose models route tokens to experts narrow the experts alone, for there the weights are:
+    gpt-oss (MXFP4, its model card, section 2.1), DeepSeek-R1-FP4 and those that NVIDIA/Model-Optimizer makes alike.
+    """
+    return ELEMENT_BYTES[weight_format] < 1.0 and any(block.mlp is not None and block.mlp.experts
+                                                      for block in model.blocks)
+
+
 def weight_bytes(model: Model, rows: Deployments) -> Floats:
     """Bytes of weights on the fullest chip.
 
     The blocks are spread evenly over the stages, the vocabulary stands on the first and the last. Quantised weights
-    are those of the matrices in the blocks; embedding, head, router and norms stay in two bytes.
+    are those of the matrices in the blocks; embedding, head, router and norms stay in two bytes, and so does the
+    attention where `wide_attention` says so.
     """
     counted = parameters(model)
     element = np.array([ELEMENT_BYTES[name] for name in FORMATS])[rows.weight_format]
+    attention = np.array([2.0 if wide_attention(model, name) else ELEMENT_BYTES[name]
+                          for name in FORMATS])[rows.weight_format]
     in_blocks = np.zeros(len(rows))
     for index, block in enumerate(model.blocks):
-        dense = (counted.attention_B[index] + counted.mlp_B[index] + counted.shared_B[index]) / rows.tp
+        dense = (counted.mlp_B[index] + counted.shared_B[index]) / rows.tp
         experts = counted.experts_B[index] / (rows.ep * rows.expert_tensor)
         rest = counted.router_B[index] + counted.norms_B[index]
-        in_blocks += block.count * ((dense + experts) * element + rest * 2.0)
+        in_blocks += block.count * ((dense + experts) * element + rest * 2.0
+                                    + counted.attention_B[index] / rows.tp * attention)
     per_stage = np.ceil(model.layer_count / rows.pp) / model.layer_count
     vocabulary = np.where(rows.pp > 1, max(counted.embedding, counted.head), counted.embedding + counted.head)
     return np.asarray(in_blocks * per_stage + vocabulary / rows.tp * 2.0)

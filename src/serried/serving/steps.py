@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from serried.engine import StepTime
 from serried.planner.spec import FORMATS, Machine
+from serried.serving.memory import wide_attention
 from serried.serving.spec import CACHE_FORMATS, Deployments
 from serried.serving.static import device_causes_s
 from serried.serving.tables import PhaseTimes, StageTiming
@@ -89,7 +90,8 @@ class _Tables:
         """Every deployment at every one of so many grid points, deployment by deployment."""
         tp, ep, groups = (np.repeat(column.astype(np.float64), points)
                           for column in (self.rows.tp, self.rows.ep, self.rows.attention_dp))
-        return StageTiming(self.machine, *self.formats, tp=tp, ep=ep, attention_dp=groups)
+        return StageTiming(self.machine, *self.formats, tp=tp, ep=ep, attention_dp=groups,
+                           wide_attention=wide_attention(self.model, self.formats[0]))
 
     def blocks(self, wanted: Wanted, sequences_P: Floats, query_P: Floats | float = 1.0,
                context_P: Floats | float = 1.0, *, decode: bool = False) -> PhaseTimes:

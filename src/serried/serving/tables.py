@@ -16,7 +16,7 @@ from serried.compiler import ENGINE_FORMAT, operator_kernel_count, operator_time
 from serried.compiler.gemm import ELEMENT_BYTES
 from serried.fabric import collective_time_s
 from serried.planner.spec import FORMATS, Machine
-from serried.serving.memory import PREFILL_BUDGET_TOKENS, largest_batch
+from serried.serving.memory import PREFILL_BUDGET_TOKENS, largest_batch, wide_attention
 from serried.serving.spec import CACHE_FORMATS, Deployments
 from serried.workload import block_operators, embedding_operators, head_operators
 from serried.workload.spec import (
@@ -135,8 +135,10 @@ def _phase(job: Serving, machine: Machine, rows: Deployments, *, sequences: Floa
     for weight_code, cache_code in np.unique(distinct[:, 4:6], axis=0):
         chosen = np.flatnonzero((distinct[:, 4] == weight_code) & (distinct[:, 5] == cache_code))
         tp, ep, attention_dp, pp, *_, running = distinct[chosen].T
-        timed = StageTiming(machine, FORMATS[int(weight_code)], tuple(CACHE_FORMATS)[int(cache_code)], tp=tp, ep=ep,
-                            attention_dp=attention_dp).stage(job, running, query_tokens, context_tokens, pp, decode)
+        weight_format = FORMATS[int(weight_code)]
+        timed = StageTiming(machine, weight_format, tuple(CACHE_FORMATS)[int(cache_code)], tp=tp, ep=ep,
+                            attention_dp=attention_dp, wide_attention=wide_attention(job.model, weight_format)
+                            ).stage(job, running, query_tokens, context_tokens, pp, decode)
         for name, column in columns.items():
             column[chosen] = getattr(timed, name)
     return PhaseTimes(**columns).take(where)
@@ -145,14 +147,15 @@ def _phase(job: Serving, machine: Machine, rows: Deployments, *, sequences: Floa
 class StageTiming:
     """Times operators of one stage and adds them up by what a stack scales; columns over S, one entry per shape.
 
-    tp, ep, attention_dp: degrees by shape.
+    tp, ep, attention_dp: degrees by shape. wide_attention: its projections stay in two bytes an element.
     """
 
     def __init__(self, machine: Machine, weight_format: str, cache_format: str, *, tp: Floats, ep: Floats,
-                 attention_dp: Floats) -> None:
+                 attention_dp: Floats, wide_attention: bool = False) -> None:
         self.machine, self.weight_format, self.cache_format = machine, weight_format, cache_format
         self.tp, self.ep, self.attention_dp = tp, ep, attention_dp
         self.base_format = "bf16" if "bf16" in machine.chip.number_formats else "fp16"
+        self.wide_attention = wide_attention
         self.native = ENGINE_FORMAT[weight_format] in machine.chip.number_formats
         self.columns = {column.name: np.zeros(len(tp)) for column in fields(PhaseTimes)}
 
@@ -169,9 +172,10 @@ class StageTiming:
         return PhaseTimes(**self.columns)
 
     def send(self, hidden_bytes: Floats, pp: Floats) -> None:
-        """Add the way of activations to the next stage."""
+        """Add the way of activations to the next stage: engines that fuse the sum of a block into the norm of the next
+        hand over the block's output and the residual apart, twice the hidden state."""
         ones = np.ones(len(self.tp))
-        hop = collective_time_s("send", hidden_bytes * ones, 2.0 * ones, self.tp * self.attention_dp,
+        hop = collective_time_s("send", 2.0 * hidden_bytes * ones, 2.0 * ones, self.tp * self.attention_dp,
                                 fabric=self.machine.fabric)
         self.columns["pipeline_s"] += np.where(pp > 1, hop, 0.0)
 
@@ -202,7 +206,8 @@ class StageTiming:
         if isinstance(operator, GroupedGemm):
             operator = replace(operator, groups=_touched(operator))
         lowered = not getattr(operator, "high_precision", False) and getattr(operator, "weight", True) \
-            and ELEMENT_BYTES[self.weight_format] < 2.0
+            and ELEMENT_BYTES[self.weight_format] < 2.0 \
+            and not (self.wide_attention and operator.name.startswith("attention."))
         if not lowered or not self.native:
             time_s = self._time_s(operator, self.base_format)
             saved_s = self._cast_saving_s(operator, time_s) if lowered else 0.0

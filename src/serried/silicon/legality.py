@@ -16,9 +16,10 @@ __all__ = ["FIGURE_RANGES", "refuse_illegal"]
 
 #: Lowest and highest value that is believed, in the figure's base unit.
 FIGURE_RANGES: Mapping[str, tuple[float, float]] = {
-    "matrix_peak": (1e9, 1e18), "vector_peak": (1e9, 1e17), "core_count": (1, 1e5), "clock": (1e8, 1e10),
+    "matrix_peak": (1e9, 1e18), "sustained_matrix": (1e9, 1e18),
+    "vector_peak": (1e9, 1e17), "core_count": (1, 1e5), "clock": (1e8, 1e10),
     "scratchpad_per_core": (2**10, 2**34), "cache": (2**16, 2**40), "cache_bandwidth": (1e10, 1e16),
-    "hbm_capacity": (2**28, 2**44), "hbm_bandwidth": (1e9, 1e15),
+    "hbm_capacity": (2**28, 2**44), "hbm_bandwidth": (1e9, 1e15), "sustained_bandwidth": (1e8, 1e15),
     "scaleup_bandwidth": (1e8, 1e14), "scaleup_domain": (1, 1e6), "nic_bandwidth": (1e7, 1e13),
     "host_bandwidth": (1e8, 1e13),
     "board_power": (1, 1e5), "idle_power": (0.1, 1e5), "price": (10, 1e7), "rent": (1e-7, 1), "launch": (1e-8, 1e-2),

@@ -14,11 +14,12 @@ __all__ = ["CHIP_FIGURES", "NUMBER_FORMATS", "Chip", "read_chip"]
 #: Formats of the matrix engines. Training recipes (mxfp8, nvfp4, ...) name one of these plus their quantise kernels.
 NUMBER_FORMATS = ("fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp4")
 
-#: Every figure a chip file may give: base unit. `matrix_peak.<format>` is dense, per chip.
+#: Every figure a chip file may give: base unit. `matrix_peak.<format>` is dense, per chip. `sustained_*`: what public
+#: measurements of the chip reach, for chips without a kernel profile of their own.
 CHIP_FIGURES: Mapping[str, str] = {
-    "matrix_peak": "flop/s", "vector_peak": "flop/s", "core_count": "1", "clock": "Hz",
+    "matrix_peak": "flop/s", "sustained_matrix": "flop/s", "vector_peak": "flop/s", "core_count": "1", "clock": "Hz",
     "scratchpad_per_core": "bytes", "cache": "bytes", "cache_bandwidth": "bytes/s",
-    "hbm_capacity": "bytes", "hbm_bandwidth": "bytes/s",
+    "hbm_capacity": "bytes", "hbm_bandwidth": "bytes/s", "sustained_bandwidth": "bytes/s",
     "scaleup_bandwidth": "bytes/s", "scaleup_domain": "1", "nic_bandwidth": "bytes/s", "host_bandwidth": "bytes/s",
     "board_power": "W", "idle_power": "W", "price": "usd", "rent": "usd/s", "launch": "s",
 }
@@ -26,6 +27,8 @@ CHIP_FIGURES: Mapping[str, str] = {
 #: The figures that decide how long a kernel takes.
 KERNEL_FIGURES = frozenset({"matrix_peak", "vector_peak", "core_count", "clock", "hbm_bandwidth"})
 
+#: Figures that name the format of the matrix engines.
+_BY_FORMAT = ("matrix_peak", "sustained_matrix")
 _WORDS = ("title", "vendor", "family", "fabric", "notes")
 
 
@@ -116,9 +119,10 @@ def chip_of(entry: Entry) -> Chip:
                            remedy=f'Write {key} = "...".')
     for name in entry.figures:
         family, _, number_format = name.partition(".")
-        if (family == "matrix_peak") != bool(number_format) or (number_format and number_format not in NUMBER_FORMATS):
+        if (family in _BY_FORMAT) != bool(number_format) or (number_format and number_format not in NUMBER_FORMATS):
             raise BadInput(file=entry.file, field=f"figures.{name}", value=name,
-                           expected=f"matrix_peak.<format> with a format of {', '.join(NUMBER_FORMATS)}",
+                           expected="matrix_peak or sustained_matrix, then .<format> of "
+                                    f"{', '.join(NUMBER_FORMATS)}",
                            remedy='Write for example "matrix_peak.bf16" = { ... }.')
     refuse_illegal(entry.figures, entry.file)
     return Chip(name=entry.name, year=_year(entry), file=entry.file, figures=entry.figures, aliases=entry.aliases,

@@ -168,11 +168,16 @@ def _latent(model: Model, spec: AttentionSpec, region: Region, decode: bool, ser
     plain = spec.head_dim - spec.rope_head_dim
     latent = spec.kv_rank + spec.rope_head_dim
     found: list[Operator] = []
-    if spec.query_rank:
+    joint = serving and spec.query_rank > 0     # engines put both down-projections side by side in one product
+    if joint:
+        found += linear("attention.down", resting, spec.query_rank + latent, model.hidden, region)
+    elif spec.query_rank:
         found += linear("attention.query_down", resting, spec.query_rank, model.hidden, region)
+    if spec.query_rank:
         found.append(_norm("attention.query_norm", resting * spec.query_rank, region))
     found += linear("attention.query", rows, heads * spec.head_dim, spec.query_rank or model.hidden, region)
-    found += linear("attention.kv_down", resting, latent, model.hidden, region)
+    if not joint:
+        found += linear("attention.kv_down", resting, latent, model.hidden, region)
     found.append(_norm("attention.kv_norm", resting * spec.kv_rank, region))
     rotated = rows * (heads + 1) * spec.rope_head_dim * width
     found.append(Elementwise(name="attention.rope", read_bytes=rotated, write_bytes=rotated, kernels=2))

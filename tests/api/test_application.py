@@ -194,7 +194,7 @@ def test_logs_with_a_tail(call, control, tmp_path):
 def _schema():
     control = FakeControl()
     for _ in range(3):
-        control.submit(JobSpec(name="a", argv=("a",)), "")
+        control.end(control.submit(JobSpec(name="a", argv=("a",)), "").result())
     return schemathesis.openapi.from_asgi("/openapi.json", application(control, TOKEN))
 
 

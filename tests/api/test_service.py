@@ -19,6 +19,7 @@ from serried.api.endpoint import Endpoint, find_endpoint, remove_endpoint, state
 from serried.cli import main
 from serried.control.spec import JobPhase, JobSpec
 from serried.errors import BadInput, NoAnswer
+from tests.cli.test_json_documented import _documented as documented_keys
 
 NODES = '[[node]]\nname = "n{n}"\ncount = 2\nkind = "virtual"\nchips = 4\n'
 TENANTS = '[[tenant]]\nname = "research"\nweight = 2.0\n[[tenant]]\nname = "product"\nquota = {virtual = 4}\n'
@@ -66,7 +67,9 @@ def until(client: Client, number: int, *phases: JobPhase) -> None:
 def verb(capsys, state: Path, *words: object) -> dict:
     capsys.readouterr()
     assert main([*map(str, words), "--state", str(state), "--json"]) == 0
-    return json.loads(capsys.readouterr().out.splitlines()[-1])
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(found) - {"schema"} == documented_keys()[found["schema"]]
+    return found
 
 
 def test_a_gang_from_file_to_its_last_line(state, tmp_path, capsys):
@@ -81,7 +84,8 @@ def test_a_gang_from_file_to_its_last_line(state, tmp_path, capsys):
     assert verb(capsys, state, "logs", number, "--tail", "1")["line"] == "bye"
     assert main(["submit", str(path), "--wait", "--state", str(state)]) == 0
     found = verb(capsys, state, "job", number)
-    assert (found["schema"], found["job"]["phase"], found["job"]["name"]) == ("serried/job/1", "succeeded", "gang")
+    assert found["schema"] == "serried/job-history/1"
+    assert (found["job"]["phase"], found["job"]["name"]) == ("succeeded", "gang")
     assert found["history"][0]["kind"] == "SUBMIT"
     assert number in [job["number"] for job in verb(capsys, state, "jobs", "--phase", "succeeded")["jobs"]]
 

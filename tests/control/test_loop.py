@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 
@@ -92,6 +93,23 @@ def test_questions_that_cannot_be_answered(live):
     loop.submit(SPEC, "key").result(10)
     with pytest.raises(BadInput, match="became job 0"):
         loop.submit(JobSpec(name="other", argv=("b",)), "key").result(10)
+
+
+EXTREMES = {"workers": (1, 32_000), "chips_per_worker": (0, 64), "priority": (-30_000, 30_000),
+            "runtime_s": (0.0, 1e9), "memory_bytes": (0, 2**60), "cpu_cores": (0.0, 1e4), "share": (1e-3, 1.0)}
+
+
+@pytest.mark.parametrize("field", EXTREMES)
+def test_figures_that_no_column_can_hold_are_refused_and_all_others_are_not(live, field):
+    loop, _ = live
+    least, most = EXTREMES[field]
+    for value in (least, most):
+        number = loop.submit(dataclasses.replace(SPEC, **({"workers": 1} | {field: value}))).result(10)
+        assert loop.job(number).result(10).number == number
+    for value in (least - 1, most * 10 + 1):
+        with pytest.raises(BadInput, match=field):
+            loop.submit(dataclasses.replace(SPEC, **({"workers": 1} | {field: value}))).result(10)
+    assert loop.counters().result(10).get("ledger_lost", 0) == 0
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -197,7 +197,7 @@ def test_a_drained_node_is_left_in_place():
 def test_a_ledger_is_about_one_fleet():
     bench = Bench(_nodes(2), tenants=(Tenant(name="a"),))
     bench.charter = Charter(nodes=_nodes(3), tenants=(Tenant(name="a"),))
-    with pytest.raises(BadInput, match="what this ledger began with"):
+    with pytest.raises(BadInput, match="what this state began with"):
         bench.begin()
 
 

@@ -70,6 +70,55 @@ def test_a_killed_driver_leaves_its_gang_to_the_next_one(tmp_path, how_far):
         bench.engine.shutdown(0)
 
 
+WATCHER = """
+import sys, time
+from pathlib import Path
+from tests.runners.contract import Driver
+from tests.runners.local_bench import LocalBench
+bench = LocalBench(Path(sys.argv[1]))
+Driver(bench).incarnations()
+print("ready", flush=True)
+oldest_ns = 0
+while True:
+    now_ns = time.time_ns()
+    oldest_ns = max([oldest_ns, *(now_ns - node.heard_ns for node in bench.engine.observe(now_ns).nodes)])
+    print(oldest_ns, flush=True)
+    time.sleep(0.001)
+"""
+
+
+def test_a_driver_that_was_stopped_for_a_while_does_not_take_its_nodes_for_silent(tmp_path):
+    """As by Ctrl-Z: what the nodes said meanwhile lies there unread when it goes on."""
+    watcher = subprocess.Popen([sys.executable, "-c", WATCHER, str(tmp_path)], stdout=subprocess.PIPE,
+                               env={**os.environ, "PYTHONPATH": f"{ROOT}/src:{ROOT}"})
+    try:
+        assert watcher.stdout.readline() == b"ready\n"
+        before_ns = [int(watcher.stdout.readline()) for _ in range(50)][-1]
+        watcher.send_signal(signal.SIGSTOP)
+        stopped_s = time.monotonic()
+        wait_for(lambda: time.monotonic() - stopped_s > 3 + before_ns / 1e9, "time to pass")
+        watcher.send_signal(signal.SIGCONT)
+        went_on_s = time.monotonic()
+        while time.monotonic() - went_on_s < 0.5:
+            oldest_ns = int(watcher.stdout.readline())
+        assert oldest_ns < 3e9 + before_ns
+    finally:
+        watcher.kill()
+        watcher.wait()
+        watcher.stdout.close()
+        LocalBench(tmp_path).engine.shutdown(0)
+
+
+def test_a_node_that_is_slow_to_come_up_is_not_kept_from_it(tmp_path):
+    local = LocalBench(tmp_path)
+    try:
+        driver = Driver(local)
+        driver.until(lambda seen: all(one.incarnation and not one.fenced for one in seen.nodes), order=lambda: [
+            local.engine.fence(one.name) for one in driver.see().nodes if not one.incarnation])
+    finally:
+        local.engine.shutdown(0)
+
+
 def test_ranks_die_with_their_agent_at_once_and_the_node_with_it(local):
     driver, file = Driver(local), local.scratch / "pids"
     launch = driver.launch(STAY.format(file=file), ranks=(2,))

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from serried.runners.slurm import SlurmEngine
+from tests.runners.contract import EngineContract
 from tests.runners.slurm_cluster import cluster, environments, wait_until
 from tests.runners.test_slurm import TERMS
-
-EngineContract = pytest.importorskip("tests.runners.contract").EngineContract
 
 __all__ = ["cluster"]
 

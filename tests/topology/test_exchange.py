@@ -112,6 +112,18 @@ def test_a_node_as_its_library_sees_it(tmp_path):
     assert links["chip0", "pci-0000:01:00.0"] == pytest.approx(16 * 1.969e9)
 
 
+def test_cpus_are_joined_as_fast_as_their_kind_is(tmp_path):
+    path = tmp_path / "topo.xml"
+    cpu = ('<cpu numaid="{}" arch="x86_64" vendor="{}" familyid="{}" modelid="{}"><pci busid="0000:{}0:00.0" '
+           'link_speed="16.0 GT/s PCIe" link_width="16"><gpu dev="{}"/></pci></cpu>')
+    for vendor, family, model, pace in (("AuthenticAMD", 143, 49, 16e9), ("AuthenticAMD", 175, 1, 24e9),
+                                        ("GenuineIntel", 6, 143, 22e9), ("Else", 1, 1, 20e9)):
+        path.write_text("<system>" + "".join(cpu.format(n, vendor, family, model, n, n) for n in (0, 1)) + "</system>")
+        graph = explicit_graph(read_nccl_xml(path, {}, link_bandwidth="25 GB/s"))
+        ends = [[graph.node_names[end] for end in pair] for pair in zip(graph.source_L, graph.target_L, strict=True)]
+        assert graph.bandwidth_bytes_per_s_L[ends.index(["cpu0", "cpu1"])] == pace
+
+
 @pytest.mark.parametrize("text", [
     '<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;">]><system>&b;</system>',
     "<system>" + "<pci>" * 5000 + "</pci>" * 5000 + "</system>",

@@ -93,6 +93,34 @@ def test_a_ring_takes_what_its_formula_says():
     assert time_s == pytest.approx(6 * (8 / 4 / 2 + 2 * 0.5 + 0.25))
 
 
+def test_software_handles_one_message_at_a_time():
+    """A root that takes a message from each of three others: half a cost at the sender, then three halves in turn."""
+    links = [each for rank in (1, 2, 3) for each in ((rank, 0, 1e9, 0.0), (0, rank, 1e9, 0.0))]
+    schedule = stock_schedule("broadcast", "direct", 4)
+    graph = wires("spokes", tuple("abcd"), 4, links)
+    assert schedule_time_s(schedule, graph, 4.0, step_s=0.2) == pytest.approx(3 * 0.1 + 0.1, rel=1e-6)
+
+
+def test_sums_do_not_wait_for_each_other_s_messages():
+    """On a star everybody sends its block to its root at once: the fitted all-reduce reaches its bound."""
+    made = synthesise("all_reduce", star(8), 1e6)
+    assert made.time_s <= made.bound_s * 1.06
+
+
+@pytest.mark.parametrize("graph", [star(8, slow=0.2), islands(4)], ids=["slow", "bridge"])
+def test_a_list_schedule_fills_the_narrow_wire(graph):
+    """What is predicted comes near the bound when messages cost nothing: the pipeline never starves."""
+    made = synthesise("all_reduce", graph, 1e6, grain=32)
+    assert made.time_s <= made.bound_s * 1.2
+    assert faults(made.schedule) == []
+
+
+def test_costly_messages_make_coarser_chunks():
+    graph = islands(4, rate=1e6, bridge=2.5e5)
+    cheap, dear = (synthesise("all_reduce", graph, 1e6, step_s=step_s).schedule.chunk_count for step_s in (1e-5, 0.1))
+    assert dear < cheap
+
+
 def test_fitted_beats_stock_where_the_wires_are_odd():
     graph = islands(4, bridge=0.1)
     assert synthesise("all_reduce", graph, 1e6).time_s < min(stock_times_s("all_reduce", graph, 1e6).values()) / 1.3

@@ -167,3 +167,12 @@ def test_a_bad_file_is_refused_with_its_place(change, field):
         schedule_of_json(told, file="plan.json")
     assert field in caught.value.field
     assert caught.value.file == "plan.json"
+
+
+def test_a_switch_has_no_share_of_the_whole():
+    """A rank beyond the endpoints that reads its input: its slots begin at 0, whatever the operation."""
+    told = {"schema": "serried/schedule/1", "name": "switch", "operation": "all_gather", "rank_count": 2,
+            "switch_count": 1, "chunk_weights": [1, 1], "ranks": [
+                {"rank": 0, "lanes": []}, {"rank": 1, "lanes": []},
+                {"rank": 2, "lanes": [[{"do": "copy", "from": ["input", 1], "to": ["output", 0]}]]}]}
+    assert faults(schedule_of_json(told))

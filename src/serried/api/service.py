@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -26,7 +27,7 @@ from serried.api.application import application
 from serried.api.endpoint import Endpoint, remove_endpoint, write_endpoint
 from serried.api.job_routes import FINAL
 from serried.api.server import Server, listen, log_in
-from serried.control.charter import Charter, charter_from
+from serried.control.charter import Charter, charter_from, check_same
 from serried.control.ledger import Ledger
 from serried.control.ledger_sql import SqlLedger
 from serried.control.loop import ControlLoop
@@ -42,6 +43,9 @@ __all__ = ["ENGINES", "Order", "read_order", "run_service"]
 ENGINES = ("local", "slurm")
 _END_PATIENCE_S = 60.0
 _ORDER = "order.json"
+#: How long the loop's thread may keep the interpreter from the door's: a request needs it several times, and Python's
+#: own 5 ms would be waited for each time.
+_SWITCH_S = 0.0005
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +120,8 @@ def run_service(order: Order, *, ready: Callable[[Endpoint, ControlLoop], None] 
         undo.callback(remove_endpoint, order.state)
         log = structlog.get_logger("serried.service")
         log.info("up", url=endpoint.url, engine=order.engine, database=ledger.place, policy=order.policy)
+        undo.callback(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(_SWITCH_S)
         with _Signals(server.stop):
             if ready is not None:
                 ready(endpoint, loop)
@@ -195,7 +201,7 @@ def _token(state: Path) -> str:
     return found
 
 
-def _engine_of(order: Order, ledger: Ledger) -> tuple[Any, Charter]:
+def _engine_of(order: Order, ledger: SqlLedger) -> tuple[Any, Charter]:
     """The engine of that name, and the fleet that it offers. Its room is loaded only now: nobody pays for the others.
 
     A ledger about another fleet is refused before the local engine begins, as that one ends what runs on nodes that
@@ -206,9 +212,11 @@ def _engine_of(order: Order, ledger: Ledger) -> tuple[Any, Charter]:
         nodes = declared.this_machine() if order.nodes is None else declared.read_local_nodes(order.nodes)
         charter = _charter_of(order, [one.node for one in nodes])
         _refuse_another_fleet(ledger, charter)
-        return importlib.import_module("serried.runners.local").LocalEngine(order.state / "local", nodes), charter
+        room = importlib.import_module("serried.runners.local")
+        return room.LocalEngine(order.state / "local", nodes, owner=_identity(ledger)), charter
     if order.engine == "slurm" and order.nodes is None:
         room = importlib.import_module("serried.runners.slurm")
+        _refuse_another_ledger(order.state / "slurm", _identity(ledger))
         engine = room.SlurmEngine(order.state / "slurm", partition=order.partition)
         return engine, _charter_of(order, engine.nodes())
     if order.engine == "slurm":
@@ -220,6 +228,27 @@ def _engine_of(order: Order, ledger: Ledger) -> tuple[Any, Charter]:
     near = nearest(order.engine, ENGINES, count=1)
     raise BadInput(field="--engine", value=order.engine, expected=f"one of {', '.join(ENGINES)}",
                    remedy=f"Perhaps {near[0]!r} is meant." if near else "Choose one of them.")
+
+
+def _identity(ledger: SqlLedger) -> str:
+    """What tells this ledger from any other: attempts are numbered alike in all of them, and an engine must not take
+    what another ledger ordered for what this one did."""
+    found = ledger.get("identity")
+    if not found:
+        found = secrets.token_hex(8)
+        ledger.put("identity", found)
+    return found
+
+
+def _refuse_another_ledger(folder: Path, identity: str) -> None:
+    """A shared directory is one ledger's: what runs on a cluster cannot be ended in passing, as local jobs can."""
+    said = folder / "owner"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not said.exists():
+        said.write_text(identity, encoding="ascii")
+    if said.read_text(encoding="ascii") != identity:
+        raise BadInput(field="--database", value=str(folder), expected="the ledger that ordered what is in this "
+                       "directory", remedy="Name that database, or another state directory (--state).")
 
 
 def _charter_of(order: Order, nodes: Sequence[Node]) -> Charter:
@@ -234,12 +263,7 @@ def _charter_of(order: Order, nodes: Sequence[Node]) -> Charter:
 def _refuse_another_fleet(ledger: Ledger, charter: Charter) -> None:
     first = next(ledger.read(), None)
     if first is not None and first.kind == CHARTER:
-        kept = charter_from(first.fields())
-        for name in ("nodes", "tenants", "policy", "seed"):
-            if getattr(kept, name) != getattr(charter, name):
-                raise BadInput(field=f"--{name}", value=str(getattr(charter, name))[:300],
-                               expected=f"what this state began with: {getattr(kept, name)}"[:300],
-                               remedy="Start as before, or name another state directory (--state).")
+        check_same(charter_from(first.fields()), charter)
 
 
 def _listen_to(engine: Any, loop: ControlLoop) -> None:

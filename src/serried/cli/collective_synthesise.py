@@ -81,6 +81,10 @@ def command(
             *((f"stock: {algorithm.replace('_', ' ')}", time_s) for algorithm, time_s in stock.items())]
     screen.print(table("", ["", "time", "over the bound"], [
         [label, format_quantity(time_s, "s"), significant(time_s / made.bound_s)] for label, time_s in rows]))
+    faster = [algorithm.replace("_", " ") for algorithm, time_s in stock.items() if time_s < made.time_s]
+    if faster:
+        screen.print(f"On these wires {faster[0]} is predicted to be faster than the fitted schedule: try more chunks, "
+                     "or take it.", markup=False)
     for path, _ in texts:
         screen.print(f"written: {path}", markup=False)
 

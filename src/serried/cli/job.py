@@ -22,7 +22,7 @@ def command(
     with reach(state) as client:
         view, history = client.job(number), client.history(number)
     if as_json:
-        say("job", job=view, history=history)
+        say("job-history", job=view, history=history)
         return
     screen = console()
     screen.print(job_table([view]))

@@ -14,7 +14,7 @@ from serried.fleet.policies import policy_named
 from serried.fleet.scheduler import Scheduler
 from serried.runners import Node
 
-__all__ = ["Charter", "charter_fields", "charter_from", "job_of"]
+__all__ = ["Charter", "charter_fields", "charter_from", "check_same", "job_of"]
 
 _SECOND_NS = 1_000_000_000
 _MILLI = 1000
@@ -65,6 +65,15 @@ def charter_from(fields: Mapping[str, Any]) -> Charter:
         policy=fields["policy"], seed=fields["seed"])
 
 
+def check_same(kept: Charter, given: Charter) -> None:
+    """A ledger is about one fleet: BadInput where nodes, tenants, policy or seed are not those that it began with."""
+    for name in ("nodes", "tenants", "policy", "seed"):
+        if getattr(kept, name) != getattr(given, name):
+            raise BadInput(field=f"--{name}", value=str(getattr(given, name))[:300],
+                           expected=f"what this state began with: {getattr(kept, name)}"[:300],
+                           remedy="Start as before, or name another state directory (--state).")
+
+
 def job_of(spec: JobSpec, fleet: Fleet, shapes: dict[Shape, Shape]) -> Job:
     """What a submission asks of this fleet; equal shapes become one object (`shapes`).
 
@@ -73,10 +82,7 @@ def job_of(spec: JobSpec, fleet: Fleet, shapes: dict[Shape, Shape]) -> Job:
     tenants = [tenant.name for tenant in fleet.tenants]
     kinds = tuple(_known("chips", kind, fleet.kinds) for kind in spec.chips) or tuple(range(len(fleet.kinds)))
     place = spec.topology
-    if spec.workers < 1 or not 0 <= spec.chips_per_worker <= 64 or not 0 < spec.share <= 1:
-        raise BadInput(field="workers, chips_per_worker, share",
-                       value=(spec.workers, spec.chips_per_worker, spec.share), remedy="Correct the figure.",
-                       expected="at least 1 worker, 0 to 64 chips for each, a share above 0 and at most 1")
+    _check_figures(spec)
     shape = Shape(
         alternatives=(Alternative(kinds=kinds, worker_count=spec.workers, chips_per_worker=spec.chips_per_worker),),
         share_milli=max(round(spec.share * _MILLI), 1), cpu_milli=round(spec.cpu_cores * _MILLI),
@@ -86,6 +92,20 @@ def job_of(spec: JobSpec, fleet: Fleet, shapes: dict[Shape, Shape]) -> Job:
     return Job(name=spec.name, shape=shapes.setdefault(shape, shape), priority=spec.priority,
                tenant=_known("tenant", spec.tenant, tenants) if spec.tenant else 0, preemptible=spec.preemptible,
                runtime_ns=round(spec.runtime_s * _SECOND_NS))
+
+
+#: Field of a submission -> the least and the most that the fleet's columns and its clock can hold.
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "workers": (1, 32_000), "chips_per_worker": (0, 64), "share": (1e-3, 1), "cpu_cores": (0, 1e4),
+    "memory_bytes": (0, 2**60), "priority": (-30_000, 30_000), "runtime_s": (0, 1e9), "retries": (0, 1e9),
+    "backoff_s": (0, 1e9), "grace_s": (0, 1e6)}
+
+
+def _check_figures(spec: JobSpec) -> None:
+    for name, (least, most) in _BOUNDS.items():
+        value = getattr(spec, name)
+        if not least <= value <= most:
+            raise BadInput(field=name, value=value, expected=f"{least:g} to {most:g}", remedy="Correct the figure.")
 
 
 def _level(field: str, name: str, fleet: Fleet) -> int:

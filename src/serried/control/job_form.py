@@ -38,13 +38,16 @@ def _quantity(unit: str, most: float, example: str) -> tuple[PlainValidator, Wit
                                                   "examples": [example]})
 
 
-Seconds = Annotated[float, *_quantity("s", 1e10, "10 s")]
+Seconds = Annotated[float, *_quantity("s", 1e9, "10 s")]   # in ns it has to fit beside a date
 Bytes = Annotated[float, *_quantity("bytes", 2.0**60, "2 GiB")]
 #: What a program can be given: no NUL, which ends every string of the operating system.
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Variable = Annotated[str, StringConstraints(max_length=200, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
+#: The fleet's books count the workers of a gang in 16 bits.
+_MOST_WORKERS = 32_000
+Workers = Annotated[int, Field(ge=0, le=_MOST_WORKERS)]
 
 
 class _Form(BaseModel):
@@ -56,9 +59,9 @@ class TopologyForm(_Form):
 
     level: Word | None = Field(default=None, description="name of a switch level to stay under")
     required: bool = Field(default=False, description="whether it must (true) or should stay there")
-    island_workers: Count = Field(default=0, description="consecutive ranks that share an innermost switch; 0 = free")
+    island_workers: Workers = Field(default=0, description="consecutive ranks that share an innermost switch; 0 = free")
     spread_level: Word | None = Field(default=None, description="name of a switch level to spread over")
-    spread_workers: Count = Field(default=0, description="no switch of that level holds more ranks; 0 = free")
+    spread_workers: Workers = Field(default=0, description="no switch of that level holds more ranks; 0 = free")
 
 
 class HealthForm(_Form):
@@ -101,14 +104,14 @@ class JobForm(_Form):
     command: list[Text] = Field(default=[], description="a program and its words, once a worker")
     workload: WorkloadForm | None = Field(default=None, description="instead of a command: serried writes one")
     written_for: str = Field(default="", description="what a written command was asked for")
-    workers: int = Field(default=1, ge=1, le=1_000_000, description="ranks of the gang")
+    workers: int = Field(default=1, ge=1, le=_MOST_WORKERS, description="ranks of the gang")
     chips_per_worker: int = Field(default=1, ge=1, le=64, description="chips of each")
     chips: list[Word] = Field(default=[], description="kinds of chip that will do; empty = any")
     share: float = Field(default=1.0, gt=0, le=1, description="of one chip; below 1 for one worker of one chip")
     cpus: float = Field(default=0.0, ge=0, le=10_000, description="CPU cores of each worker")
     memory: Bytes = Field(default=0.0, description="of each worker")
     tenant: Word | None = Field(default=None, description="who pays; default: the first tenant")
-    priority: int = Field(default=0, ge=-1_000_000, le=1_000_000, description="more goes first")
+    priority: int = Field(default=0, ge=-30_000, le=30_000, description="more goes first")
     preemptible: bool = Field(default=True, description="whether a job of more priority may push it out")
     topology: TopologyForm = Field(default=TopologyForm(), description="where the gang stands")
     directory: Text = Field(default="", description="where ranks start; relative to the job file; default: its folder")
@@ -149,6 +152,9 @@ def spec_of(form: JobForm, *, file: str = "", folder: str = "") -> JobSpec:
     if bool(form.topology.spread_workers) != bool(form.topology.spread_level):
         raise BadInput(file=file, field="topology.spread_workers", value=form.topology.spread_workers,
                        expected="spread_level and spread_workers together", remedy="Give both, or neither.")
+    if form.topology.island_workers and form.workers % form.topology.island_workers:
+        raise BadInput(file=file, field="topology.island_workers", value=form.topology.island_workers,
+                       expected=f"a divisor of the gang's {form.workers} workers", remedy="Islands are of one size.")
     directory = _directory(form.directory, folder, "directory", file)
     checkpoints = _directory(form.checkpoint_directory, directory, "checkpoint_directory", file) \
         if form.checkpoint_directory else ""

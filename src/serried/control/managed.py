@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from serried.workload.spec import Serving
 
 __all__ = ["written"]
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+/ -]{0,199}")
 _DEGREES = ("tp", "pp", "ep", "attention_dp")
 
 
@@ -113,7 +115,7 @@ def _said(work: WorkloadForm) -> str:
 
 def _named(field: str, name: str | None) -> str:
     """A name of the catalogue. Paths are refused: a request over HTTP must not read files of this machine."""
-    if not name or name.endswith((".json", ".toml")) or name.startswith((".", "/", "~")) or Path(name).exists():
+    if not name or not _NAME.fullmatch(name) or name.endswith((".json", ".toml")) or Path(name).exists():
         raise BadInput(field=f"workload.{field}", value=name, expected="a name of the catalogue",
                        remedy="`serried catalogue` lists chips and models.")
     return name

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from serried.control.books import Attempt, Books
-from serried.control.charter import Charter, charter_fields, job_of
+from serried.control.charter import Charter, charter_fields, check_same, job_of
 from serried.control.health import Watch, hanging
 from serried.control.launching import launch_of, occupied
 from serried.control.ledger import Ledger
@@ -79,7 +79,7 @@ class Reconciler:
             ledger.append([first])
             books = Books(charter)
             books.fold(first)
-        _check_charter(books.charter, charter)
+        check_same(books.charter, charter)
         self.books = books
         self.policy = charter.scheduler(books.fleet)
         self.node_number = {name: number for number, name in enumerate(books.fleet.node_names)}
@@ -339,12 +339,3 @@ def unknown_job(number: int, count: int) -> BadInput:
     """The error of a job that was never submitted."""
     return BadInput(field="job", value=number, expected=f"the number of a job, 0 to {count - 1}" if count else
                     "a job; none was submitted yet", remedy="`serried jobs` lists them.")
-
-
-def _check_charter(kept: Charter, given: Charter) -> None:
-    """A ledger is about one fleet: names, chips, switches, tenants and policy stay."""
-    for name in ("nodes", "tenants", "policy", "seed"):
-        if getattr(kept, name) != getattr(given, name):
-            raise BadInput(field=name, value=getattr(given, name),
-                           expected=f"what this ledger began with: {getattr(kept, name)!r}"[:400],
-                           remedy="Start as before, or with an empty state directory.")

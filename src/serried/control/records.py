@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from serried.control.spec import Health, JobSpec, Topology
@@ -63,7 +63,8 @@ def record_from(line: str) -> Record:
 
 def spec_text(spec: JobSpec) -> dict[str, Any]:
     """A submission as JSON knows it."""
-    return {name: asdict(value) if isinstance(value, Topology | Health | Limits) else value
+    return {name: {inner: getattr(value, inner) for inner in value.__slots__}
+            if isinstance(value, Topology | Health | Limits) else value
             for name, value in ((name, getattr(spec, name)) for name in _OF_SPEC)}
 
 

@@ -6,8 +6,10 @@ is a thread; messages are isend and irecv of the process group, whichever its ba
 
 from __future__ import annotations
 
+import collections
 import ctypes
 import datetime
+import itertools
 import json
 import os
 import sys
@@ -18,6 +20,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+_TAKES = ("receive", "receive_reduce")
+_AHEAD = 2       # messages of a lane that may be on their way at once
 _PERIOD = 1021   # sums of small whole numbers are exact in float32
 
 
@@ -43,26 +47,38 @@ def expected(program: dict) -> torch.Tensor:
 
 
 def run_lane(lane: int, steps: list, memory: torch.Tensor, over: list[list[threading.Event]], wrong: list) -> None:
-    """One lane's steps in turn; an error is kept, and lets everybody go."""
+    """One lane's steps in turn; an error is kept, and lets everybody go.
+
+    Messages land in places of their own and are asked for ahead, so that a wire need not wait for this thread's turn.
+    """
+    coming: collections.deque = collections.deque()
+    ahead = iter([(peer, channel, length) for kind, peer, channel, _, _, length, _ in steps if kind in _TAKES])
+
+    def ask() -> None:
+        for peer, channel, length in itertools.islice(ahead, 1):
+            message = torch.empty(length)
+            coming.append((message, dist.irecv(message, peer, tag=channel)))
+
     try:
+        for _ in range(_AHEAD):
+            ask()
         for order, (kind, peer, channel, source, target, length, waits) in enumerate(steps):
-            taken = memory[source:source + length] if source >= 0 else None
-            put = memory[target:target + length] if target >= 0 else None
-            message = coming = None
-            if kind == "receive_reduce":      # it lands in a place of its own: only adding it must wait
-                message = torch.empty(length)
-                coming = dist.irecv(message, peer, tag=channel)
             for other, earlier in waits:
                 over[other][earlier].wait()
             if wrong:
                 return
+            taken = memory[source:source + length] if source >= 0 else None
+            put = memory[target:target + length] if target >= 0 else None
             if kind == "send":
                 dist.isend(taken, peer, tag=channel).wait()
-            elif kind == "receive":
-                dist.irecv(put, peer, tag=channel).wait()
-            elif kind == "receive_reduce":
-                coming.wait()
-                torch.add(taken, message, out=put)
+            elif kind in _TAKES:
+                message, asked = coming.popleft()
+                asked.wait()
+                ask()
+                if taken is None:
+                    put.copy_(message)
+                else:
+                    torch.add(taken, message, out=put)
             elif kind == "copy":
                 put.copy_(taken)
             else:

@@ -104,19 +104,14 @@ class Hands:
         node, chips, workers = placement.node_R.item(), placement.chips_R.item(), placement.workers_R.item()
         free_C: list[int] = columns.free_milli_NC[node].tolist()
         owner_C = columns.owner_NC[node]
-        held = _BITS[chips] if chips < len(_BITS) else bits_of(chips)
-        for chip in held:
-            free_C[chip] -= share_milli
-        if shape.share_milli == WHOLE_MILLI:
-            owner = number if sign > 0 else NOBODY
-            if len(held) == self._widest:
-                owner_C[:] = owner
-            else:
-                for chip in held:
-                    owner_C[chip] = owner
+        if shape.share_milli == WHOLE_MILLI and chips == self._all_chips:
+            free_C = [0 if sign > 0 else WHOLE_MILLI] * self._widest
+            owner_C[:] = number if sign > 0 else NOBODY
         else:
-            for chip in held:
-                owner_C[chip] = NOBODY if free_C[chip] == WHOLE_MILLI else SHARED
+            whole, owner = shape.share_milli == WHOLE_MILLI, number if sign > 0 else NOBODY
+            for chip in _BITS[chips] if chips < len(_BITS) else bits_of(chips):
+                free_C[chip] -= share_milli
+                owner_C[chip] = owner if whole else NOBODY if free_C[chip] == WHOLE_MILLI else SHARED
         columns.free_milli_NC[node] = free_C
         if shape.cpu_milli:
             columns.cpu_free_milli_N[node] -= sign * workers * shape.cpu_milli

@@ -6,6 +6,7 @@ a single event (`event_text`, `event_from`) carries its own.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, fields
@@ -32,7 +33,7 @@ def lines_of(events: Iterable[Event]) -> Iterator[str]:
             shape = event.request.shape
             if id(shape) not in shapes:
                 shapes[id(shape)] = len(shapes)
-                line["shape"] = asdict(shape)
+                line["shape"] = _shape_words(shape)
             line["request"]["shape"] = shapes[id(shape)]
         yield json.dumps(line)
 
@@ -41,7 +42,7 @@ def event_text(event: Event) -> str:
     """One event by itself."""
     line = _fields(event)
     if event.request is not None:
-        line["shape"] = asdict(event.request.shape)
+        line["shape"] = _shape_words(event.request.shape)
     return json.dumps(line)
 
 
@@ -50,6 +51,12 @@ def event_from(text: str, known: dict[Shape, Shape]) -> Event:
     line = json.loads(text)
     shape = _shape(line["shape"]) if "shape" in line else None
     return _event(line, None if shape is None else known.setdefault(shape, shape))
+
+
+@functools.lru_cache(maxsize=4096)
+def _shape_words(shape: Shape) -> dict[str, Any]:
+    """A shape as JSON knows it; to be read only. Many jobs have few shapes."""
+    return asdict(shape)
 
 
 def _fields(event: Event) -> dict[str, Any]:

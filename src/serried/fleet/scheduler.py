@@ -32,7 +32,7 @@ from serried.fleet.spec import (
     Shape,
     Why,
 )
-from serried.fleet.turns import barred, newcomers, turns
+from serried.fleet.turns import barred, before, newcomers, turns
 from serried.fleet.what_if import opened
 from serried.fleet.why import why_it_waits
 
@@ -57,6 +57,7 @@ class Scheduler:
         self._vain = Vain()
         self._unmended: dict[int, int] = {}   # broken gang -> version at which no node would do for it
         self._scanned = -1, 0                 # version, and jobs ever submitted, when nobody's turn led to anything
+        self._met = -1, 0                     # the same of newcomers, when none of them led to anything
 
     def learn(self, snapshot: Snapshot, shapes: Sequence[Shape]) -> None:
         """Meet shapes before they come: a matter of speed alone."""
@@ -108,8 +109,9 @@ class Scheduler:
             return _NOTHING
         if len(self._fleet.switch_LN):
             switch_X = self._fleet.switch_LN[-1][idle]
-            turn_X = np.arange(len(idle)) - np.searchsorted(switch_X, switch_X)   # the n-th idle node of its switch
-            idle = idle[np.lexsort((idle, turn_X))]
+            begins = np.flatnonzero(np.diff(switch_X, prepend=-1))
+            turn_X = np.arange(len(idle)) - np.repeat(begins, np.diff(begins, append=len(idle)))   # n-th of its switch
+            idle = idle[turn_X.argsort(kind="stable")]
         return (Event(time_ns=snapshot.time_ns, kind=EventKind.SPARE, nodes=tuple(np.sort(idle[:wanted]).tolist())),)
 
     def _vacate(self, snapshot: Snapshot) -> tuple[Event, ...]:
@@ -130,9 +132,11 @@ class Scheduler:
     def _start(self, snapshot: Snapshot) -> tuple[Event, ...]:
         """Start the first job in turn that can start, or make or keep room for one that cannot.
 
-        When jobs came and nothing else happened, only they are looked at: nobody else's chances have changed.
+        When jobs came and nothing else happened, only they are looked at: nobody else's chances have changed. And of
+        them only those that were not looked at before, as long as nothing is freed.
         """
         came = bool(snapshot.came) and not self.rules.strict
+        passed = self._passed(snapshot) if came else 0
         version, jobs_seen = self._scanned
         others_looked_at = version >= max(snapshot.freed_version, snapshot.lost_version)
         if not came and others_looked_at and jobs_seen == snapshot.job_count:
@@ -141,9 +145,9 @@ class Scheduler:
         idle_kept = {owner: int(snapshot.columns.idle_chips_N[nodes].sum())
                      for owner, nodes in snapshot.reserved_nodes.items()} if snapshot.reserved_nodes else _NO_KEPT
         most_kept = max(idle_kept.values(), default=0)
-        for blocked, number in enumerate(self._in_turn(snapshot, came)):
+        for place, number in enumerate(self._in_turn(snapshot, came, passed)):
             job = snapshot.job(number)
-            forbidden = barred(snapshot, job) if snapshot.usage.has_quotas else _FREE
+            forbidden = barred(snapshot, job) if snapshot.usage.bars else _FREE
             if forbidden and len(forbidden) == len(job.shape.alternatives):
                 continue
             placement = self._open_placement(snapshot, job.shape, forbidden, hopeful_S)
@@ -153,6 +157,7 @@ class Scheduler:
                 return (_event(snapshot, EventKind.PLACE, number, placement, ""),)
             if hopeful_S is None and not came:
                 hopeful_S = self.placer.hopeful_S(snapshot)
+            blocked = place + before(snapshot, job.priority, passed)
             room = self.rules.budget_chips and blocked < self.rules.room_makers and self._make_room(snapshot, number)
             if not room and blocked < self.rules.reservations:
                 room = self._keep_room(snapshot, number)
@@ -161,11 +166,19 @@ class Scheduler:
         if (others_looked_at or not came) and not self.rules.budget_chips and (
                 snapshot.pending_count <= self._depth):
             self._scanned = snapshot.version, snapshot.job_count   # all were looked at, and time alone helps nobody
+        if came:
+            self._met = snapshot.version, snapshot.job_count
         return _NOTHING
 
-    def _in_turn(self, snapshot: Snapshot, came: bool) -> Iterable[int]:
+    def _passed(self, snapshot: Snapshot) -> int:
+        """Newcomers below this number were looked at in vain, and nothing was freed since; budgets refill with time."""
+        version, jobs_seen = self._met
+        since_then = version >= max(snapshot.freed_version, snapshot.lost_version) and not self.rules.budget_chips
+        return jobs_seen if since_then else 0
+
+    def _in_turn(self, snapshot: Snapshot, came: bool, passed: int) -> Iterable[int]:
         """Whom to look at: newcomers alone, or as many of all that wait as the rules say; the first alone if strict."""
-        return newcomers(snapshot) if came else itertools.islice(turns(snapshot, self.rules), self._depth)
+        return newcomers(snapshot, passed) if came else itertools.islice(turns(snapshot, self.rules), self._depth)
 
     def _open_placement(self, snapshot: Snapshot, shape: Shape, forbidden: frozenset[int],
                         hopeful_S: Sequence[bool] | None) -> Placement | None:

@@ -137,11 +137,14 @@ class Job:
     runtime_ns: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Placement:
     """Where a gang runs: one row per node, in the order of ranks. chips_R: bit c set = chip c of that node.
 
     workers_R: how many workers of the gang stand on the node; alternative: which of the shape's was taken.
+
+    Not frozen, nor are events and plans: a run makes millions, and a frozen one costs three times as much to make. They
+    are never written to all the same.
     """
 
     node_R: Nodes
@@ -186,7 +189,7 @@ class EventKind(IntEnum):
     RESERVE = 12    # job, nodes, until_ns: kept for a waiting job that will start about then; no nodes = no longer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Event:
     """One change of the fleet. A plan is made of events that have not happened yet.
 
@@ -205,7 +208,7 @@ class Event:
     cause: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Plan:
     """One decision (a gang and whom it pushes out, a repair, a move), on the state of `version`; a later event may need
     an earlier one. Whoever applies it asks again, until the plan is empty.

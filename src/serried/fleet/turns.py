@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ from serried.fleet.rules import Rules
 from serried.fleet.snapshot import Snapshot
 from serried.fleet.spec import WHOLE_MILLI, Alternative, Job
 
-__all__ = ["barred", "borrows", "newcomers", "turns"]
+__all__ = ["barred", "before", "borrows", "newcomers", "turns"]
 
 #: So many newcomers are sorted outright.
 _FEW = 16
@@ -20,27 +21,40 @@ _FEW = 16
 def turns(snapshot: Snapshot, rules: Rules) -> Iterator[int]:
     """Waiting jobs in the order in which they are considered."""
     pending = snapshot.pending
-    if len(pending) == 1:
-        yield from next(iter(pending.values()))
-        return
-    keys = list(pending)
     if rules.order == "arrival":
         yield from _by_arrival(snapshot)
         return
-    tenant_Q, priority_Q = np.array(keys).T
-    borrows_Q = [snapshot.usage.has_quotas and borrows(snapshot, snapshot.job(pending[key][0])) for key in keys]
-    claims_DQ = snapshot.usage.claims_DT(snapshot.time_ns)[:, tenant_Q]
-    head_Q = [pending[key][0] for key in keys]
-    for place in np.lexsort((head_Q, *claims_DQ[::-1], borrows_Q, -priority_Q)).tolist():
-        yield from pending[keys[place]]
+    claims_DT = None
+    for priority in sorted({priority for _, priority in pending}, reverse=True):
+        alike = [key for key in pending if key[1] == priority]
+        if len(alike) == 1:   # nobody to compare with
+            yield from pending[alike[0]]
+            continue
+        if claims_DT is None:
+            claims_DT = snapshot.usage.claims_DT(snapshot.time_ns)
+        borrows_Q = [snapshot.usage.has_quotas and borrows(snapshot, snapshot.job(pending[key][0])) for key in alike]
+        claims_DQ = claims_DT[:, [tenant for tenant, _ in alike]]
+        for place in np.lexsort(([pending[key][0] for key in alike], *claims_DQ[::-1], borrows_Q)).tolist():
+            yield from pending[alike[place]]
 
 
-def newcomers(snapshot: Snapshot) -> Iterable[int]:
-    """Jobs that came since anything else happened, by priority and arrival; of many only the first are ordered."""
+def newcomers(snapshot: Snapshot, passed: int = 0) -> Iterable[int]:
+    """Jobs that came since anything else happened, by priority and arrival; of many only the first are ordered.
+
+    passed: those below this number are left out.
+    """
     came = snapshot.came
-    if len(came) > _FEW:
+    if not passed and len(came) > _FEW:
         return (number for number in _by_arrival(snapshot) if number in came)
-    return sorted(came, key=lambda number: (-snapshot.job(number).priority, number))
+    return sorted(snapshot.came_from(passed), key=lambda number: (-snapshot.job(number).priority, number))
+
+
+def before(snapshot: Snapshot, priority: int, passed: int) -> int:
+    """How many of the newcomers below `passed` have their turn before a later one of this priority; of many, a few."""
+    if not passed:
+        return 0
+    ahead = (number for number in snapshot.came if number < passed and snapshot.job(number).priority >= priority)
+    return sum(1 for _ in itertools.islice(ahead, _FEW))
 
 
 def _by_arrival(snapshot: Snapshot) -> Iterator[int]:
@@ -57,7 +71,7 @@ def borrows(snapshot: Snapshot, job: Job) -> bool:
 
 def barred(snapshot: Snapshot, job: Job) -> frozenset[int]:
     """Alternatives that a quota forbids now: the job would have to borrow, and a tenant on its line may not."""
-    if not snapshot.usage.has_quotas:
+    if not snapshot.usage.bars:
         return _NONE
     bound = [one for one in snapshot.usage.lineage(job.tenant) if not snapshot.fleet.tenants[one].borrows]
     return frozenset(number for number, way in enumerate(job.shape.alternatives)

@@ -26,6 +26,8 @@ class Usage:
 
     def __init__(self, fleet: Fleet) -> None:
         self.has_quotas = any(tenant.quota_chips_K for tenant in fleet.tenants)
+        #: whether a quota can forbid anything: some tenant has one that it may not exceed
+        self.bars = self.has_quotas and not all(tenant.borrows for tenant in fleet.tenants)
         self._lineages = tuple(_lineage(fleet, one) for one in range(len(fleet.tenants)))
         self.held_milli_TK = np.zeros((len(fleet.tenants), len(fleet.kinds)), dtype=np.int64)
         self.held_milli_T = [0] * len(fleet.tenants)

@@ -39,5 +39,6 @@ def setting(layer: str, end: End[Any]) -> str:
         return " ".join(f"{name}={value}" for name, value in words.items()) or "one chip"
     parts = [f"{name}={machine.stack.parameters[name]:.3g}" for name, own in LAYER_OF_PARAMETER.items()
              if own == layer and name in machine.stack.parameters]
-    library = {"kernels": f"{machine.profile.name} kernels, ", "collectives": f"{machine.fabric.profile.name}, "}
-    return library.get(layer, "") + ", ".join(parts)
+    if layer == "collectives":           # the library, and which part of its rate alone it reaches in the running job
+        return f"{machine.fabric.profile.name} at {machine.stack.parameters.get('collective_rate_ratio', 1.0):.0%}"
+    return (f"{machine.profile.name} kernels, " if layer == "kernels" else "") + ", ".join(parts)

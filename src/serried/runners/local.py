@@ -23,7 +23,8 @@ from serried.runners.spec import AttemptId, Launch, Node, NodeSeen, Observation,
 __all__ = ["LocalEngine"]
 
 _LOG = logging.getLogger("serried.runners")
-_LONGEST_SLEEP_S = 60.0
+_LONGEST_SLEEP_S, _STUMBLE_S = 0.25, 0.1
+_DEAF_NS = 1_000_000_000   # longer than any sleep: silence counts only while somebody listens
 _CLOCK_PLAY_NS = 5_000_000   # two clocks are not read at once; below this they have not moved against each other
 
 
@@ -53,6 +54,7 @@ class LocalEngine:
         self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._closing, self._news, self._offset_ns = False, False, 0
+        self._listened_ns = time.monotonic_ns()
         self._told: dict[tuple[AttemptId, str, int], tuple[TaskSeen, TaskSeen]] = {}   # as heard, as told
         self._links = {name: Link(NodeFiles(self._state, name), lock=self._lock, selector=self._selector,
                                   respawn_ns=respawn_ns, spawns=spawns, cgroups=cgroups, changed=self._changed)
@@ -73,27 +75,22 @@ class LocalEngine:
     def observe(self, now_ns: int) -> Observation:
         """What the agents have told so far."""
         with self._lock:
-            offset_ns = now_ns - time.monotonic_ns()
+            monotonic_ns = time.monotonic_ns()
+            offset_ns = now_ns - monotonic_ns
             if abs(offset_ns - self._offset_ns) > _CLOCK_PLAY_NS:
                 self._offset_ns = offset_ns
+            deaf_ns = monotonic_ns - self._listened_ns   # this process was stopped, and the news are still unread
+            shift_ns = self._offset_ns + (deaf_ns if deaf_ns > _DEAF_NS else 0)
             nodes = tuple(NodeSeen(name=name, incarnation=link.incarnation, fenced=link.fenced,
-                                   heard_ns=link.heard_ns + self._offset_ns if link.heard_ns else 0)
+                                   heard_ns=min(link.heard_ns + shift_ns, now_ns) if link.heard_ns else 0)
                           for name, link in self._links.items())
             tasks = [task for link in self._links.values() for task in link.tasks.values()]
             before, self._told = self._told, {}
             for task in tasks:   # few have news since the last time
-                key = task.attempt, task.node, self._offset_ns
+                key = task.attempt, task.node, shift_ns
                 known = before.get(key)
-                self._told[key] = known if known and known[0] is task else (task, self._by_drivers_clock(task))
+                self._told[key] = known if known and known[0] is task else (task, _shifted(task, shift_ns))
             return Observation(nodes=nodes, tasks=tuple(told for _, told in self._told.values()))
-
-    def _by_drivers_clock(self, task: TaskSeen) -> TaskSeen:
-        if not any(one.beat for one in task.ranks):
-            return task
-        return replace(task, ranks=tuple(
-            one if one.beat is None
-            else replace(one, beat=replace(one.beat, heard_ns=one.beat.heard_ns + self._offset_ns))
-            for one in task.ranks))
 
     def start(self, launch: Launch, nodes: Sequence[str]) -> None:
         """Order the rows on these nodes, unless the node has changed or knows the attempt already."""
@@ -184,23 +181,41 @@ class LocalEngine:
 
     def _run(self) -> None:
         while not self._closing:
-            due_ns = min((link.due_ns for link in self._links.values()), default=2**63)
-            patience_s = (due_ns - time.monotonic_ns()) / 1e9
-            events = self._selector.select(max(0.0, min(patience_s, _LONGEST_SLEEP_S)))
-            with self._lock:
-                for key, happened in events:
-                    if key.data is None:
-                        os.read(self._woken, 4096)
-                    elif key.data.open:
-                        key.data.move(happened)
-                news, self._news = self._news, False
-            for link in self._links.values():
-                link.step()
-            if news:
-                try:
-                    self.on_change()
-                except Exception:   # who is told must not keep the others from being told
-                    _LOG.exception("the engine's listener failed")
+            try:
+                self._turn()
+            except Exception:   # a thread that died would make every node silent, and a silent node is killed
+                _LOG.exception("the local engine stumbled")
+                time.sleep(_STUMBLE_S)
+
+    def _turn(self) -> None:
+        began_ns = time.monotonic_ns()
+        due_ns = min((link.due_ns for link in self._links.values()), default=2**63)
+        patience_s = (due_ns - began_ns) / 1e9
+        events = self._selector.select(max(0.0, min(patience_s, _LONGEST_SLEEP_S)))
+        with self._lock:
+            for key, happened in events:
+                if key.data is None:
+                    os.read(self._woken, 4096)
+                elif key.data.open:
+                    key.data.move(happened)
+            news, self._news = self._news, False
+            self._listened_ns = began_ns   # what had been said by then has been read
+        for link in self._links.values():
+            link.step()
+        if news:
+            try:
+                self.on_change()
+            except Exception:   # who is told must not keep the others from being told
+                _LOG.exception("the engine's listener failed")
+
+
+def _shifted(task: TaskSeen, shift_ns: int) -> TaskSeen:
+    """The same with its heartbeats on another clock."""
+    if not any(one.beat for one in task.ranks):
+        return task
+    return replace(task, ranks=tuple(
+        one if one.beat is None else replace(one, beat=replace(one.beat, heard_ns=one.beat.heard_ns + shift_ns))
+        for one in task.ranks))
 
 
 def _oust_others(state: Path, owner: str) -> None:

@@ -27,6 +27,7 @@ __all__ = ["Link", "Stage", "bury"]
 
 _LOG = logging.getLogger("serried.runners")
 _RETRY_NS, _PATIENT_RETRY_NS, _EAGER_NS = 5_000_000, 100_000_000, 2_000_000_000
+_BIRTH_NS = 30_000_000_000
 _IN_TROUBLE_NS = 1_000_000_000
 _MOST_RESPAWN_NS = 30_000_000_000
 _PAUSE_S = 0.002
@@ -94,7 +95,7 @@ class Link:
         self.closing, self._kills, self._complained = False, False, ""
         self._talk: Conversation | None = None
         self._child: subprocess.Popen[bytes] | None = None
-        self._seeking_since_ns, self._spawn_due_ns, self._failures = 0, 0, 0
+        self._seeking_since_ns, self._spawned_ns, self._spawn_due_ns, self._failures = 0, 0, 0, 0
         self._gravedigger: threading.Thread | None = None
 
     def say(self, order: bytes) -> None:
@@ -106,13 +107,19 @@ class Link:
     def fence(self) -> None:
         """Kill the agent and all it runs. Asking twice is asking once."""
         with self._lock:
-            if self.stage == Stage.BURIED or self.closing:
+            if self.stage == Stage.BURIED or self.closing or self._is_being_born():
                 return
             self._kills = True
             if self.stage != Stage.BURYING:
                 self._start_burial()
             if self._talk:
                 self._talk.close()
+
+    def _is_being_born(self) -> bool:
+        """An agent that was just started on a busy machine is not silent. It ends what ran before it by itself, and to
+        kill it for its slowness would keep the node from ever coming up."""
+        return (self._child is not None and self._told is not self.tasks
+                and time.monotonic_ns() - self._spawned_ns < _BIRTH_NS)
 
     def step(self) -> None:
         """What is due: called by the engine's thread alone, without the lock."""
@@ -179,6 +186,7 @@ class Link:
         return lock is not None
 
     def _spawn(self, now_ns: int) -> None:
+        self._spawned_ns, self._told = now_ns, {}
         self._spawn_due_ns = now_ns + min(_MOST_RESPAWN_NS, self.respawn_ns * 2**min(self._failures, 16))
         self._failures += 1
         environment = dict(os.environ)

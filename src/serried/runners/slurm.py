@@ -150,7 +150,7 @@ class SlurmEngine:
 
     def log_path(self, attempt: AttemptId, rank: int) -> str:
         """Where a rank's output is, in the shared directory."""
-        return str(self._files.attempt(attempt).path / f"rank.{rank}.log")
+        return str(self._files.root / "logs" / str(attempt) / f"rank.{rank}.log")
 
     def drains(self) -> Mapping[str, str]:
         """Nodes that an operator keeps new work off, with the reason given: node -> reason. As long as something of

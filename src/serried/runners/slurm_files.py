@@ -11,8 +11,8 @@
     STATE/attempts/J.E/N.claim       who decided about the row: "run JOB" a launcher, "stop WHY" we; linked once
     STATE/attempts/J.E/N.stop        seconds of grace of an order to stop
     STATE/attempts/J.E/N.seen        the launcher's last word
-    STATE/attempts/J.E/rank.R.log    output of rank R
     STATE/attempts/J.E/forgotten     to be removed as soon as Slurm has no job of it
+    STATE/logs/J.E/rank.R.log        output of rank R; people read it when the attempt is long forgotten
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class AttemptFiles:
         self.submitted: dict[str, tuple[int, float]] = {}        # name -> number, monotonic second of Slurm's answer
         self.claims: dict[str, str] = {}
         self.words: dict[str, dict[str, Any]] = {}               # node -> the launcher's last word
-        self._words_at: dict[str, tuple[int, int]] = {}
+        self._words_at: dict[str, tuple[int, int, int]] = {}     # node -> file and second in which it was read last
         self.heard_s: dict[str, float] = {}                      # node -> monotonic second of a new word
         self.beats: dict[int, tuple[list[Any], float]] = {}      # rank -> as told, monotonic second
         self.stops: set[str] = set()
@@ -193,12 +193,14 @@ class AttemptFiles:
         path = self.path / f"{node}.seen"
         try:
             found = path.stat()
-            if self._words_at.get(node) == (found.st_ino, found.st_mtime_ns):
+            # a file's number may be given again within one tick of its clock: now and then it is read all the same
+            at = found.st_ino, found.st_mtime_ns, int(time.monotonic())
+            if self._words_at.get(node) == at:
                 return
             word = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return
-        self._words_at[node] = (found.st_ino, found.st_mtime_ns)
+        self._words_at[node] = at
         if word["told"] == self.words.get(node, {}).get("told"):
             return
         self.words[node], now_s = word, time.monotonic()

@@ -240,14 +240,14 @@ class _Row:
     def report(self) -> None:
         """Write what is known, read what is ordered: once a beat, at once when something changed."""
         while True:
-            final = self.ended
+            final = self.ended   # read before everything that it speaks for
             began_s = time.monotonic()
             try:
                 if not self.attempt.exists():   # forgotten: nobody wants it any more
                     self.cut_off = True
                     if final:
                         return
-                self._tell()
+                self._tell(final)
                 self._listen()
                 self.reached_s = began_s
                 if final:
@@ -258,14 +258,14 @@ class _Row:
             self.changed.wait(self.order["beat_s"])
             self.changed.clear()
 
-    def _tell(self) -> None:
+    def _tell(self, final: bool) -> None:
         self.told += 1
-        if self.ended and (self.attempt / f"{self.node}.stop").exists():
+        if final and (self.attempt / f"{self.node}.stop").exists():
             self.stopped = True   # they ended before we came to end them
         ranks = [[rank, pid, self.codes.get(rank)] for rank, pid in self.pids.items()]
         beats = {str(rank): beat for rank in self.pids if (beat := self._beat(rank))}
         write_whole(self.seen_path, json.dumps({
-            "told": self.told, "ranks": ranks, "beats": beats, "ended": self.ended, "stopped": self.stopped,
+            "told": self.told, "ranks": ranks, "beats": beats, "ended": final, "stopped": self.stopped,
             "error": self.error}))
 
     def _beat(self, rank: int) -> list[Any] | None:
@@ -288,7 +288,11 @@ class _Row:
             os.kill(os.getpid(), signal.SIGUSR1)   # wakes `watch`
 
     def pump(self) -> None:
-        """Output of the ranks into their logs, until the last holder of every pipe is gone."""
+        """Output of the ranks into their logs, which outlive the attempt, until the last holder of every pipe is
+        gone."""
+        logs = self.attempt.parent.parent / "logs" / self.attempt.name
+        with contextlib.suppress(OSError):
+            logs.mkdir(parents=True, exist_ok=True)
         chooser = selectors.DefaultSelector()
         for rank, pipe in self.pipes.items():
             chooser.register(pipe, selectors.EVENT_READ, rank)
@@ -299,7 +303,7 @@ class _Row:
                     chooser.unregister(key.fd)
                     continue
                 with contextlib.suppress(OSError):   # a full disk loses output, not the run
-                    append_log(self.attempt / f"rank.{key.data}.log", block)
+                    append_log(logs / f"rank.{key.data}.log", block)
 
 
 def append_log(path: Path, block: bytes) -> None:

@@ -125,14 +125,14 @@ class Simulator:
         queue.push(0, Due(Happens.DECIDE))
         queue.push(0, Due(Happens.SAMPLE))
         with _uncollected():
-            while queue.next_ns < self.end_ns:
-                self._instant(queue.next_ns, progress)
+            while (now_ns := queue.next_ns) < self.end_ns:
+                self._instant(now_ns, progress)
         self._close()
 
     def _instant(self, now_ns: int, progress: Report | None) -> None:
         """Everything that happens at one time, then the decisions, then the count of who holds what."""
         queue, decide, sample, version = self._queue, False, False, self.state.version
-        self.books.settle(now_ns)
+        self.books.now_ns = now_ns
         while queue.next_ns == now_ns:
             _, due = queue.pop()
             if due.what == Happens.DECIDE:
@@ -345,7 +345,8 @@ class Simulator:
     def _close(self) -> None:
         """Book everything that still goes on; unfinished work is not lost."""
         end_ns = self.end_ns
-        self.books.settle(end_ns)
+        self.books.now_ns = end_ns
+        self.books.close()
         for number in list(self.gangs.stints):
             self._end(number, end_ns, intact=self.gangs.stints[number].hung_since_ns < 0)
         self.samples.close(end_ns)

@@ -30,5 +30,5 @@ def fitted_profile(profile: CollectiveProfile) -> CollectiveProfile:
             found, _, protocol = rest.partition(".")
             if found == kin and family not in _NOT_TRANSPORT:
                 parameters.setdefault(".".join(filter(None, (family, algorithm, protocol))), value)
-    return profile if parameters == profile.parameters else replace(profile, name=f"{profile.name}, fitted",
+    return profile if parameters == profile.parameters else replace(profile, name=f"fitted {profile.name}",
                                                                     parameters=parameters)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from serried.catalogue.entry import DATA, read_toml
 from serried.errors import BadInput
 from serried.topology.kinds import build_topology
 from serried.topology.slurm import read_text
@@ -22,6 +23,7 @@ from serried.units import parse_quantity
 __all__ = ["read_nccl_xml"]
 
 _MOST_DEPTH = 64
+_CPU_LINKS: Mapping[str, Any] = read_toml(DATA / "topology" / "cpu-links.toml")
 #: Useful bytes/s of one lane, by transfers a second in 1e9: encoding taken off.
 _LANE_BYTES_PER_S = {2.5: 0.25e9, 5.0: 0.5e9, 8.0: 0.985e9, 16.0: 1.969e9, 32.0: 3.938e9, 64.0: 7.877e9}
 
@@ -69,10 +71,12 @@ class _Reader:
         self.peers: list[tuple[str, str, str, float]] = []
         self.bus_of: dict[str, str] = {}
         self.cpus: list[str] = []
+        self.cpu_bandwidth: list[str] = []
 
     def cpu(self, element: ElementTree.Element) -> None:
         label = f"cpu{element.get('numaid', len(self.cpus))}"
         self.cpus.append(label)
+        self.cpu_bandwidth.append(_cpu_bandwidth(element))
         self.nodes.append({"name": label, "switch": True})
         for child in element:
             if child.tag == "pci":
@@ -117,8 +121,9 @@ class _Reader:
     def joined(self) -> list[dict[str, Any]]:
         """All links: the tree of buses, CPUs with each other, chips with chips or with their common switch."""
         links = list(self.links)
-        links += [{"from": self.cpus[0], "to": other, "bandwidth": "20 GB/s", "latency": "1 us", "class": "cpu"}
-                  for other in self.cpus[1:]]
+        links += [{"from": self.cpus[0], "to": other, "bandwidth": bandwidth, "class": "cpu",
+                   "latency": _CPU_LINKS["default"]["latency"]}
+                  for other, bandwidth in zip(self.cpus[1:], self.cpu_bandwidth[1:], strict=True)]
         for label, target, device_class, count in self.peers:
             pace = count * self.link_bandwidth_bytes_per_s
             if device_class.startswith("0x0680") or target not in self.bus_of:
@@ -129,3 +134,15 @@ class _Reader:
                 links.append({"from": label, "to": self.bus_of[target], "bandwidth": pace, "latency": "1 us",
                               "class": "link", "one_way": True})
         return links
+
+
+def _cpu_bandwidth(element: ElementTree.Element) -> str:
+    """What this CPU carries to the others, by `data/topology/cpu-links.toml`."""
+    numbers = {name: int(text) if (text := element.get(f"{name}id", "")).isdecimal() else 0
+               for name in ("family", "model")}
+    found = str(_CPU_LINKS["default"]["bandwidth"])
+    for row in _CPU_LINKS["link"]:
+        alike = all(element.get(word) == row[word] for word in ("vendor", "arch") if word in row)
+        if alike and all(numbers[name] >= row.get(name, 0) for name in numbers):
+            found = str(row["bandwidth"])
+    return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from serried.fabric import Fabric, Tier, read_collectives
@@ -15,6 +17,9 @@ from serried.topology.wires import Network
 
 __all__ = ["one_network", "reduced_fabric"]
 
+#: What a fabric of one network is to the formulas, by its kind; a graph drawn by hand counts as a switch.
+_FLAT: Mapping[str, TierKind] = {"switch": "switch", "ring": "ring", "torus": "torus", "full": "mesh",
+                                 "cube-mesh": "mesh", "dragonfly": "clos"}
 _MOST_HASHED = 512   # flows of one switch for which the exact distribution is worked out
 
 
@@ -96,8 +101,7 @@ def _thinning(network: Clos, level: int, routing: str) -> float:
 def _flat_tier(wired: Wired) -> Tier:
     """A fabric of one network as one tier."""
     topology, network = wired.topology, wired.outer
-    kind: TierKind = {"switch": "switch", "ring": "ring", "torus": "torus", "full": "mesh", "cube-mesh": "mesh",
-                      "dragonfly": "clos"}.get(topology.kind, "switch")  # type: ignore[assignment]
+    kind = _FLAT.get(topology.kind, "switch")
     hops = {"dragonfly": 5.0}.get(topology.kind, 1.0)
     return Tier(name="network" if kind == "clos" else "node", kind=kind,
                 group_size=0 if kind == "clos" else wired.chips,

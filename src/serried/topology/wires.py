@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from serried.errors import NoAnswer
-from serried.topology.spec import Bools, Floats, Indices
+from serried.topology.spec import Floats, Indices
 
 __all__ = ["ROUTINGS", "Block", "Ends", "Network", "Routes", "blocks_of", "concatenated", "label", "resample"]
 
@@ -116,9 +116,3 @@ def unreachable(source: int, target: int) -> NoAnswer:
     """The error for a pair that failures have cut apart."""
     return NoAnswer(f"chip {source} cannot reach chip {target}: every path between them is out of order.",
                     binding="disconnected", remedy="Repair a link, or leave these chips out.")
-
-
-def is_live(bandwidth_bytes_per_s: Floats) -> Bools:
-    """Links that carry anything."""
-    live: Bools = bandwidth_bytes_per_s > 0.0
-    return live

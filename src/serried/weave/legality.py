@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from serried.weave.spec import BUFFERS, COPY, KINDS, RECEIVE, RECEIVE_REDUCE, REDUCE, SEND, Schedule, spans
 
-__all__ = ["RULES", "Fault", "Rule", "message_pairs", "step_name", "weight_of_span"]
+__all__ = ["RULES", "Fault", "Rule", "message_pairs", "step_name"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -53,18 +53,6 @@ def message_pairs(schedule: Schedule) -> tuple[Ints, Ints]:
     sent = np.lexsort((sends, steps.channel_K[sends], steps.peer_K[sends], steps.rank_K[sends]))
     got = np.lexsort((receives, steps.channel_K[receives], steps.rank_K[receives], steps.peer_K[receives]))
     return sends[sent], receives[got]
-
-
-def weight_of_span(schedule: Schedule, buffer_N: Ints, rank_N: Ints, first_N: Ints, count_N: Ints) -> Ints:
-    """Weight of `count` chunks from `first` on in input (0) or output (1); -1 for scratch, which takes any."""
-    share = schedule.chunk_count // schedule.rank_count
-    total = np.concatenate([[0], np.cumsum(schedule.chunk_weight_C)])
-    own = ((schedule.operation == "all_gather") & (buffer_N == 0)) | (
-        (schedule.operation == "reduce_scatter") & (buffer_N == 1))
-    begin_N = np.clip(first_N + np.where(own, rank_N * share, 0), 0, schedule.chunk_count)
-    end_N = np.clip(begin_N + count_N, 0, schedule.chunk_count)
-    weight_N: Ints = np.where(buffer_N == 2, -1, total[end_N] - total[begin_N])
-    return weight_N
 
 
 def _sends(schedule: Schedule) -> Ints:

@@ -44,7 +44,7 @@ def pipelined(graph: Wires, routes: Mapping[tuple[int, int], Path], pieces: Mapp
     messages = _messages(graph.endpoint_count, pieces)
     chunk_bytes = payload_bytes / sum(pieces.values())
     bandwidth, latency = graph.bandwidth_bytes_per_s_E.tolist(), graph.latency_s_E.tolist()
-    free_s, chooses = [0.0] * len(bandwidth), [False] * len(bandwidth)
+    free_s, chooses, busy_s = [0.0] * len(bandwidth), [False] * len(bandwidth), [0.0] * graph.endpoint_count
     waiting: list[list[tuple[int, int, int]]] = [[] for _ in bandwidth]
     # Events: first what is ready at a moment (0, message), then the wires that choose among it (1, wire).
     events = [(0.0, 0, number) for number, needs in enumerate(messages.needs) if not needs]
@@ -64,13 +64,15 @@ def pipelined(graph: Wires, routes: Mapping[tuple[int, int], Path], pieces: Mapp
             continue
         sent = heapq.heappop(waiting[number])[2]
         begun.append(sent)
-        begin_s = arrive_s = now_s + step_s
+        sender = messages.told[sent][1]
+        begin_s = arrive_s = busy_s[sender] = max(now_s, busy_s[sender]) + step_s / 2
         for wire in routes[messages.told[sent][1:3]]:
             begin_s = max(begin_s, free_s[wire])
             free_s[wire] = begin_s + chunk_bytes / bandwidth[wire]
             begin_s += latency[wire]
             arrive_s = max(arrive_s, free_s[wire] + latency[wire])
         heapq.heappush(events, (free_s[number], 1, number))
+        arrive_s += step_s / 2
         last_s = max(last_s, arrive_s)
         for freed in messages.frees[sent]:
             messages.needs[freed] -= 1

@@ -29,8 +29,8 @@ Floats = npt.NDArray[np.float64]
 #: Steps that a fitted schedule may have, and the chunks per root that are tried within them.
 _MOST_STEPS = 70_000
 _GRAINS = (1, 2, 4, 8, 16, 32, 64, 128)
-#: Chunkings that are woven and timed in full, on graphs of few endpoints; list schedules within 1/_ALIKE are alike.
-_MOST_TRIED, _FEW, _ALIKE = 3, 16, 20.0
+#: On graphs of so few endpoints every chunking is timed in full; list schedules within 1/_ALIKE are alike.
+_FEW, _ALIKE = 16, 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,18 +68,22 @@ def synthesise(operation: Operation, graph: Wires, payload_bytes: float, *, root
 
 def _pipelines(operation: Operation, graph: Wires, packing: Packing, payload_bytes: float, root: int, step_s: float,
                grain: int | None) -> list[Pipeline]:
-    """The few chunkings that the list schedule, which is quick, finds best; the finest of those that it finds alike."""
-    count, routes = graph.endpoint_count, paths(graph)[1]
+    """All chunkings of a small graph, coarsest first; of a large one that which the quick list schedule finds best, the
+    finest of those that it finds alike."""
+    count, routes = graph.endpoint_count, paths(graph)
     found: list[Pipeline] = []
     for each in _GRAINS if grain is None else (grain,):
         pieces = _pieces(operation, packing, each, count, root)
         if 2 * sum(n * len(way) for way, n in pieces.items()) * (count - 1) > _MOST_STEPS and found:
             break
         found.append(pipelined(graph, routes, pieces, payload_bytes, step_s=step_s))
-        if found[-1].time_s > 1.2 * min(each.time_s for each in found):
+        least_s = min(each.time_s for each in found)
+        if found[-1].time_s > 1.2 * least_s or (count > _FEW and least_s <= 1.01 * packing.time_s_per_byte *
+                                                payload_bytes):
             break
-    order = sorted(range(len(found)), key=lambda number: (round(math.log(found[number].time_s) * _ALIKE), -number))
-    return [found[number] for number in order[:_MOST_TRIED if count <= _FEW else 1]]
+    if count <= _FEW:
+        return found
+    return [min(reversed(found), key=lambda pipeline: round(math.log(pipeline.time_s) * _ALIKE))]
 
 
 def stock_times_s(operation: Operation, graph: Wires, payload_bytes: float, *, tiers: Sequence[int] = (),
@@ -166,7 +170,7 @@ def _whole(ways: dict[tuple[Tree, ...], float], chunks: int) -> dict[tuple[Tree,
 
 def _fullest_s_per_byte(graph: Wires, schedule: Schedule) -> float:
     """What the fullest wire takes for each byte of the buffer, in whole chunks."""
-    routes, load_E = paths(graph)[1], np.zeros(len(graph.source_E))
+    routes, load_E = paths(graph), np.zeros(len(graph.source_E))
     steps = schedule.steps
     for sender, receiver, chunks in zip(*(column[steps.kind_K == SEND].tolist() for column in (
             steps.rank_K, steps.peer_K, steps.count_K)), strict=True):

@@ -2,8 +2,9 @@
 
 Every message takes its path's latency and queues at each wire of the path for as long as the wire needs for it
 (cut-through, first come first served): what shares a wire adds up, what does not runs beside it, and chunks pipeline.
-A message starts when both its ends are ready; a lane that sends goes on when its first wire is free again. What is to
-be added lands in a place of its own: it waits for what its receiver waits for only when it has come.
+A message starts when both its lanes are ready; a lane that sends goes on when its first wire is free again. Messages
+land in places of their own: what their receiver waits for, they wait for only when they have come. The software of a
+rank handles one message at a time, half of its cost at either end: many small messages keep it busy.
 
 Axes: K = step, E = directed wire.
 """
@@ -19,38 +20,47 @@ from scipy.sparse.csgraph import dijkstra
 from serried.errors import BadInput
 from serried.weave.legality import message_pairs
 from serried.weave.order import lane_edges
-from serried.weave.spec import RECEIVE_REDUCE, SEND, Schedule, place
+from serried.weave.spec import RECEIVE, RECEIVE_REDUCE, SEND, Schedule, place
 from serried.weave.wires import Wires
 
-__all__ = ["message_bytes_K", "paths", "schedule_time_s"]
+__all__ = ["Ways", "message_bytes_K", "paths", "schedule_time_s"]
 
 Path = tuple[int, ...]
 
 
-def paths(graph: Wires, price_E: np.ndarray | None = None) -> tuple[np.ndarray, dict[tuple[int, int], Path]]:
-    """(cost, wires) of the cheapest path from endpoint to endpoint through switches alone.
+class Ways:
+    """The cheapest paths between endpoints through switches alone; cost_VV is infinite where only endpoints lead.
 
-    price_E: by default the time of a megabyte. The cost is infinite where only other endpoints lead.
+    price_E: by default the time of a megabyte. A path is walked when it is asked for: few of all pairs ever are.
     """
-    count, nodes = graph.endpoint_count, graph.node_count
-    priced_E = 1e6 / graph.bandwidth_bytes_per_s_E + graph.latency_s_E if price_E is None else price_E
-    # An endpoint is left from its own number and reached at nodes + number, so that no path leads through it.
-    reached_E = np.where(graph.target_E < count, nodes + graph.target_E, graph.target_E)
-    matrix = csr_array((priced_E, (graph.source_E, reached_E)), shape=(nodes + count,) * 2)
-    cost, previous = dijkstra(matrix, indices=np.arange(count), return_predecessors=True)
-    wire = {(int(source), int(target)): edge
-            for edge, (source, target) in enumerate(zip(graph.source_E, reached_E, strict=True))}
-    found: dict[tuple[int, int], Path] = {}
-    before = previous.tolist()
-    for source in range(count):
-        for target in range(count):
-            if source != target and np.isfinite(cost[source, nodes + target]):
-                node, path = nodes + target, []
-                while node != source:
-                    path.append(wire[(before[source][node], node)])
-                    node = before[source][node]
-                found[(source, target)] = tuple(reversed(path))
-    return cost[:, nodes:nodes + count], found
+
+    def __init__(self, graph: Wires, price_E: np.ndarray | None = None) -> None:
+        count, nodes = graph.endpoint_count, graph.node_count
+        priced_E = 1e6 / graph.bandwidth_bytes_per_s_E + graph.latency_s_E if price_E is None else price_E
+        # An endpoint is left from its own number and reached at nodes + number, so that no path leads through it.
+        reached_E = np.where(graph.target_E < count, nodes + graph.target_E, graph.target_E)
+        matrix = csr_array((priced_E, (graph.source_E, reached_E)), shape=(nodes + count,) * 2)
+        cost, self._before = dijkstra(matrix, indices=np.arange(count), return_predecessors=True)
+        self.cost_VV: np.ndarray = cost[:, nodes:nodes + count]
+        self._wire = dict(zip(zip(graph.source_E.tolist(), reached_E.tolist(), strict=True), range(len(reached_E)),
+                              strict=True))
+        self._nodes = nodes
+
+    def path(self, source: int, target: int) -> Path:
+        """The wires from one endpoint to another that it can reach."""
+        node, found = self._nodes + target, []
+        while node != source:
+            before = int(self._before[source, node])
+            found.append(self._wire[(before, node)])
+            node = before
+        return tuple(reversed(found))
+
+
+def paths(graph: Wires) -> dict[tuple[int, int], Path]:
+    """The wires of the cheapest path between every two endpoints that switches join."""
+    ways = Ways(graph)
+    return {(source, target): ways.path(source, target) for source, target in zip(
+        *(ends.tolist() for ends in np.nonzero(np.isfinite(ways.cost_VV))), strict=True) if source != target}
 
 
 def message_bytes_K(schedule: Schedule, payload_bytes: float) -> np.ndarray:
@@ -73,23 +83,23 @@ def schedule_time_s(schedule: Schedule, graph: Wires, payload_bytes: float, *, s
         raise BadInput(field=schedule.name, value=schedule.rank_count + schedule.switch_count,
                        expected=f"a schedule for the {graph.endpoint_count} endpoints of {graph.name}",
                        remedy="Rank i runs on endpoint i; switches that add have no place on explicit wires.")
-    routes = paths(graph)[1]
+    routes = paths(graph)
     steps, count = schedule.steps, len(schedule.steps)
     bytes_K = message_bytes_K(schedule, payload_bytes).tolist()
     sends, receives = message_pairs(schedule)
     partner = dict(zip(sends.tolist(), receives.tolist(), strict=True))
     before, after = lane_edges(schedule)
-    # A message begins at its send: that waits for the receiver's lane too, and where nothing is added for all that the
-    # receive waits for.
+    # A message begins at its send, which waits for the receiver's lane too.
     event = np.arange(count)
     event[receives] = sends
-    lands = (steps.kind_K[after] == RECEIVE_REDUCE) & (np.arange(len(after)) >= len(after) - len(steps.after_D))
-    after = np.where(lands, after, event[after])
+    waited = np.arange(len(after)) >= len(after) - len(steps.after_D)
+    after = np.where(waited & (event[after] != after), after, event[after])
     waits = np.bincount(np.concatenate([after, receives]), minlength=count).tolist()
     order = np.argsort(before, kind="stable")
     targets = after[order].tolist()
     first = np.searchsorted(before[order], np.arange(count + 1)).tolist()
-    ready_s, free_s = [0.0] * count, [0.0] * len(graph.source_E)
+    ready_s, free_s, busy_s = [0.0] * count, [0.0] * len(graph.source_E), [0.0] * schedule.rank_count
+    receives_K = np.isin(steps.kind_K, (RECEIVE, RECEIVE_REDUCE)).tolist()
     bandwidth, latency = graph.bandwidth_bytes_per_s_E.tolist(), graph.latency_s_E.tolist()
     ends = list(zip(steps.rank_K.tolist(), steps.peer_K.tolist(), strict=True))
     # Of messages that are ready at once the nearest goes first, each counting from itself: nobody is everyone's target.
@@ -99,13 +109,15 @@ def schedule_time_s(schedule: Schedule, graph: Wires, payload_bytes: float, *, s
     last_s = 0.0
     while queue:
         now_s, _, step = heapq.heappop(queue)
-        last_s = max(last_s, now_s)
-        ends_s, over = now_s, targets[first[step]:first[step + 1]]
+        ends_s, over, rank = now_s, targets[first[step]:first[step + 1]], ends[step][0]
+        if receives_K[step]:
+            ends_s = busy_s[rank] = max(now_s, busy_s[rank]) + step_s / 2
+        last_s = max(last_s, ends_s)
         if step in partner:
             if ends[step] not in routes:
                 raise BadInput(field=schedule.name, value=ends[step], expected="a path through switches alone",
                                remedy="Choose a schedule that follows the wires, or synthesise one.")
-            begin_s = arrive_s = now_s + step_s
+            begin_s = arrive_s = busy_s[rank] = max(now_s, busy_s[rank]) + step_s / 2
             for position, wire in enumerate(routes[ends[step]]):
                 begin_s = max(begin_s, free_s[wire])
                 free_s[wire] = begin_s + bytes_K[step] / bandwidth[wire]

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from scipy.optimize import linprog
 from scipy.sparse import csr_array, hstack, vstack
 
-from serried.weave.timing import paths
+from serried.weave.timing import Ways, paths
 from serried.weave.wires import Wires
 
 __all__ = ["Packing", "Tree", "pack_trees"]
@@ -87,7 +87,7 @@ def pack_trees(graph: Wires, share_V: Floats | None, *, spreads: bool, gathers: 
 
 def _stars(graph: Wires, roots: Sequence[int], kinds: Sequence[bool]) -> list[Tree]:
     """Everybody straight to everybody, where wires allow: nothing is shorter, and often nothing is better."""
-    routes = paths(graph)[1]
+    routes = paths(graph)
     count = graph.endpoint_count
     if len(routes) < count * (count - 1):
         return []
@@ -100,11 +100,11 @@ def _stars(graph: Wires, roots: Sequence[int], kinds: Sequence[bool]) -> list[Tr
 def _grow(graph: Wires, price_E: Floats, roots: Sequence[int], kinds: Sequence[bool],
           chance: np.random.Generator, *, depth_price: float = 0.0) -> list[Tree]:
     """A cheap tree per root and direction (Prim's rule): the next endpoint is the one that is cheapest to reach."""
-    cost, routes = paths(graph, price_E * (1 + 1e-3 * chance.random(len(price_E))))
+    ways = Ways(graph, price_E * (1 + 1e-3 * chance.random(len(price_E))))
     count = graph.endpoint_count
     grown = []
     for gathers in kinds:
-        step = cost.T if gathers else cost
+        step = ways.cost_VV.T if gathers else ways.cost_VV
         for root in roots:
             dear = step * (1 + 1e-2 * chance.random(step.shape))
             parent, best, via = [-1] * count, dear[root].copy(), np.full(count, root)
@@ -115,7 +115,7 @@ def _grow(graph: Wires, price_E: Floats, roots: Sequence[int], kinds: Sequence[b
             for _ in range(count - 1):
                 node = int(np.argmin(np.where(outside, best, np.inf)))
                 parent[node] = int(via[node])
-                load += routes[(node, parent[node]) if gathers else (parent[node], node)]
+                load += ways.path(node, parent[node]) if gathers else ways.path(parent[node], node)
                 outside[node] = False
                 depth_V[node] = depth_V[parent[node]] + 1
                 reached = dear[node] * (1 + depth_price * depth_V[node])

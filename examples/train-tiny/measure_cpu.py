@@ -5,20 +5,23 @@
 writes a chip (`this-cpu.toml`), what its cores talk over (`loopback.toml`), and measurements: `gemm.csv`,
 `attention.csv`, `memory.csv`, and `all_reduce-N.log` in the form of nccl-tests.
 
-A kernel is timed by the CPU time that its process spends on it, the least of many tries: on a machine that others use
-as well the clock on the wall measures the others. What two processes do together has only the clock on the wall.
+A kernel is timed by the processor time that is spent on it, the median of many tries: on a machine that others use as
+well the clock on the wall measures the others. What processes do together has only that clock: the least of many tries.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import os
 import platform
 import socket
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -31,34 +34,54 @@ from torch.nn import functional
 FLOAT_BYTES = 4
 #: A sample lasts at least so long, so that reading the clock does not count.
 SAMPLE_S = 2e-3
-#: Sides of the products: hidden and feed-forward widths, vocabularies and token counts of small decoders.
-TOKENS = (128, 512, 1024, 2048)
+MOST_COPIES = 128   # of a small operand that comes cold
+#: Sides of the products: hidden and feed-forward widths and vocabularies of small decoders.
 WIDTHS = ((256, 256), (512, 256), (256, 512), (1536, 256), (256, 768), (768, 768), (1024, 256), (256, 1024),
           (1024, 1024), (384, 1536))
+SEQUENCES = ((1, 128), (4, 128), (8, 128), (16, 128), (2, 256), (8, 256), (1, 512), (4, 512))
 WEIGHT_GRADIENTS = ((512, 256), (256, 256), (1536, 256), (256, 768), (1024, 256))
 
+#: What was measured to seconds: of every round, and in the end their median.
+Rounds = dict[tuple, list[float]]
 Samples = dict[tuple, float]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """How much is measured. cold_bytes: more than a last cache holds, for operands that come cold."""
+
+    tokens: tuple[int, ...]
+    sequences: tuple[tuple[int, int], ...]
+    cold_bytes: int
+    most_payload_bytes: int
+
+
+WHOLE = Scale(tokens=(128, 512, 1024, 2048), sequences=SEQUENCES, cold_bytes=2**26, most_payload_bytes=2**25)
+QUICK = Scale(tokens=(32,), sequences=tuple((1, tokens) for tokens in range(8, 72, 8)), cold_bytes=2**20,
+              most_payload_bytes=2**17)
+
+
 def main() -> None:
-    """Measure round after round, so that a neighbour's burst spoils one round alone, and write the least of each."""
+    """Measure round after round, so that a neighbour's burst spoils one round alone, and write the median of each."""
     words = arguments()
+    scale = QUICK if words.quick else WHOLE
     torch.set_num_threads(1)
     words.out.mkdir(parents=True, exist_ok=True)
-    best: dict[str, Samples] = {}
+    rounds: dict[str, Rounds] = {}
     measures = {"gemm": gemms, "attention": attentions, "memory": memories, "stream": streams}
     for turn in range(words.rounds):
         for name, measure in measures.items():
-            kept = best.setdefault(name, {})
-            for key, time_s in measure():
-                kept[key] = min(time_s, kept.get(key, time_s))
+            for key, time_s in measure(scale):
+                rounds.setdefault(name, {}).setdefault(key, []).append(time_s)
         print(f"round {turn + 1} of {words.rounds}", file=sys.stderr, flush=True)
+    typical = {name: {key: statistics.median(times_s) for key, times_s in kept.items()}
+               for name, kept in rounds.items()}
     source = f"measure_cpu.py on this machine, {datetime.now(UTC):%Y-%m-%d}"
-    write_gemms(words.out / "gemm.csv", best["gemm"])
-    write_attentions(words.out / "attention.csv", best["attention"])
-    write_memories(words.out / "memory.csv", best["memory"])
-    (words.out / "this-cpu.toml").write_text(chip_text(best, source), encoding="utf-8")
-    logs = {ranks: all_reduces(ranks, words.rounds) for ranks in words.ranks}
+    write_gemms(words.out / "gemm.csv", typical["gemm"])
+    write_attentions(words.out / "attention.csv", typical["attention"])
+    write_memories(words.out / "memory.csv", typical["memory"])
+    (words.out / "this-cpu.toml").write_text(chip_text(typical, source), encoding="utf-8")
+    logs = {ranks: all_reduces(ranks, words.rounds, scale.most_payload_bytes) for ranks in words.ranks}
     for ranks, rows in logs.items():
         (words.out / f"all_reduce-{ranks}.log").write_text(log_text(ranks, rows), encoding="utf-8")
     (words.out / "loopback.toml").write_text(fabric_text(logs, source), encoding="utf-8")
@@ -70,40 +93,52 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("mine"))
     parser.add_argument("--rounds", type=int, default=5, help="more on a busy machine")
+    parser.add_argument("--quick", action="store_true", help="a few small sizes: to see that it works, no more")
     parser.add_argument("--ranks", type=int, nargs="+", default=[2], help="sizes of the groups of gloo")
     return parser.parse_args()
 
 
 def seconds(work: Callable[[], object], *, tries: int = 5) -> float:
-    """Least CPU time of one call, s. The first call warms up and says how many make a sample."""
+    """Processor time of one call, s, the median of some tries. The first call warms up and says how many make one."""
     started_s = time.process_time()
     work()
     calls = max(1, round(SAMPLE_S / max(time.process_time() - started_s, 1e-7)))
-    least_s = float("inf")
+    times_s = []
     for _ in range(tries):
         started_s = time.process_time()
         for _ in range(calls):
             work()
-        least_s = min(least_s, (time.process_time() - started_s) / calls)
-    return least_s
+        times_s.append((time.process_time() - started_s) / calls)
+    return statistics.median(times_s)
 
 
 # --- kernels ---------------------------------------------------------------------------------------------------------
 
-def gemms() -> Iterator[tuple[tuple, float]]:
-    """(m, n, k) and s of one product: the mean over the three ways in which a training step lays operands out."""
-    shapes = [(tokens, n, k) for tokens in TOKENS for n, k in WIDTHS]
-    shapes += [(n, k, tokens) for tokens in TOKENS for n, k in WEIGHT_GRADIENTS]
+def gemms(scale: Scale) -> Iterator[tuple[tuple, float]]:
+    """(m, n, k) and s of one product: the mean over the three ways in which a training step lays operands out.
+
+    The first operand is as the kernel before left it, the second (a weight, a kept activation) comes cold, as serried
+    counts a product: it is taken from so many copies in turn that the last cache cannot hold them.
+    """
+    shapes = [(tokens, n, k) for tokens in scale.tokens for n, k in WIDTHS]
+    shapes += [(n, k, tokens) for tokens in scale.tokens for n, k in WEIGHT_GRADIENTS]
     for m, n, k in dict.fromkeys(shapes):
-        rows, columns = torch.randn(m, k), torch.randn(k, n)
-        turned_rows, turned_columns = torch.randn(k, m), torch.randn(n, k)
-        ways = ((rows, turned_columns.t()), (rows, columns), (turned_rows.t(), columns))
-        yield (m, n, k), sum(seconds(lambda a=a, b=b: a @ b, tries=3) for a, b in ways) / len(ways)
+        rows, turned_rows = torch.randn(m, k), torch.randn(k, m).t()
+        count = min(-(-scale.cold_bytes // (k * n * FLOAT_BYTES)), MOST_COPIES)
+        columns = [torch.randn(k, n) for _ in range(count)]
+        turned_columns = [torch.randn(n, k).t() for _ in range(count)]
+        ways = ((rows, turned_columns), (rows, columns), (turned_rows, columns))
+        yield (m, n, k), sum(_product_s(first, second) for first, second in ways) / len(ways)
 
 
-def attentions() -> Iterator[tuple[tuple, float]]:
+def _product_s(first: Tensor, seconds_in_turn: list[Tensor]) -> float:
+    second = itertools.cycle(seconds_in_turn)
+    return seconds(lambda: first @ next(second))
+
+
+def attentions(scale: Scale) -> Iterator[tuple[tuple, float]]:
     """(sequences, tokens, heads, key heads, head width, "forward" | "backward") and s."""
-    for sequences, tokens in ((1, 128), (4, 128), (8, 128), (16, 128), (2, 256), (8, 256), (1, 512), (4, 512)):
+    for sequences, tokens in scale.sequences:
         for heads, shared, width in ((4, 2, 64), (8, 8, 32), (4, 4, 128)):
             query = torch.randn(sequences, heads, tokens, width, requires_grad=True)
             key, value = (torch.randn(sequences, shared, tokens, width, requires_grad=True) for _ in range(2))
@@ -115,18 +150,18 @@ def attentions() -> Iterator[tuple[tuple, float]]:
             yield from both_ways(shape, run, (query, key, value))
 
 
-def memories() -> Iterator[tuple[tuple, float]]:
+def memories(scale: Scale) -> Iterator[tuple[tuple, float]]:
     """(name, bytes read, bytes written, kernels) and s of what a decoder does beside its products.
 
     Bytes and kernels are counted as serried's workload counts them (one visit of each operand a kernel), whatever this
     library makes of it: the ratio is the library's.
     """
-    for count in (2**12, 2**16, 2**18, 2**20, 2**22, 2**24):
+    for count in (2**12, 2**16, 2**18, 2**20, scale.cold_bytes // 16, scale.cold_bytes // 4):
         one, other, result = torch.randn(count), torch.randn(count), torch.empty(count)
         moved = count * FLOAT_BYTES
         yield ("copy", moved, moved, 1), seconds(lambda o=other, r=result: r.copy_(o))
         yield ("add", 2 * moved, moved, 1), seconds(lambda a=one, b=other, r=result: torch.add(a, b, out=r))
-    for tokens in TOKENS:
+    for tokens in scale.tokens:
         for width in (256, 768):
             yield from norms(tokens, width)
             yield from activations(tokens, width)
@@ -198,31 +233,32 @@ def updates(count: int) -> Iterator[tuple[tuple, float]]:
     yield ("update", 4 * moved, 3 * moved, 1), seconds(optimizer.step)
 
 
-def streams() -> Iterator[tuple[tuple, float]]:
+def streams(scale: Scale) -> Iterator[tuple[tuple, float]]:
     """s a byte of a copy far larger than the last cache: what the memory itself gives one core."""
-    count = 2**26
+    count = scale.cold_bytes
     source, result = torch.zeros(count), torch.zeros(count)
     yield ("copy",), seconds(lambda: result.copy_(source), tries=3) / (2 * count * FLOAT_BYTES)
 
 
 # --- gloo ------------------------------------------------------------------------------------------------------------
 
-def all_reduces(ranks: int, rounds: int) -> dict[int, float]:
+def all_reduces(ranks: int, rounds: int, most_bytes: int) -> dict[int, float]:
     """Payload in bytes to s of an all-reduce over `ranks` processes, the least of many tries of the slowest rank."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     results = processes.get_context("spawn").SimpleQueue()
-    processes.spawn(_reduce_rank, args=(ranks, port, rounds, results), nprocs=ranks)
+    processes.spawn(_reduce_rank, args=(ranks, port, rounds, most_bytes, results), nprocs=ranks)
     return results.get()
 
 
-def _reduce_rank(rank: int, ranks: int, port: int, rounds: int, results: processes.SimpleQueue) -> None:
+def _reduce_rank(rank: int, ranks: int, port: int, rounds: int, most_bytes: int,
+                 results: processes.SimpleQueue) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=ranks)
     found: dict[int, float] = {}
     for _ in range(rounds):
-        for payload_bytes in (2**power for power in range(10, 26)):
+        for payload_bytes in (2**power for power in range(10, most_bytes.bit_length())):
             buffer = torch.ones(payload_bytes // FLOAT_BYTES)
             times_s = torch.empty(20 if payload_bytes < 2**20 else 8, dtype=torch.float64)
             for index in range(len(times_s)):
@@ -252,23 +288,24 @@ def log_text(ranks: int, rows: dict[int, float]) -> str:
 
 # --- files -----------------------------------------------------------------------------------------------------------
 
-def write_gemms(path: Path, best: Samples) -> None:
+def write_gemms(path: Path, typical: Samples) -> None:
     """Columns m, n, k, dtype, time_us."""
     _write(path, ("m", "n", "k", "dtype", "time_us"),
-           ((*shape, "fp32", round(time_s * 1e6, 3)) for shape, time_s in best.items()))
+           ((*shape, "fp32", round(time_s * 1e6, 3)) for shape, time_s in typical.items()))
 
 
-def write_attentions(path: Path, best: Samples) -> None:
+def write_attentions(path: Path, typical: Samples) -> None:
     """Columns of serried's attention tables, with `phase`; nothing is cached."""
     _write(path, ("batch_size", "isl", "num_heads", "num_key_value_heads", "head_dim", "attn_dtype", "kv_cache_dtype",
                   "step", "window_size", "phase", "time_us"),
-           ((*shape, "fp32", "none", 0, 0, phase, round(time_s * 1e6, 3)) for (*shape, phase), time_s in best.items()))
+           ((*shape, "fp32", "none", 0, 0, phase, round(time_s * 1e6, 3))
+            for (*shape, phase), time_s in typical.items()))
 
 
-def write_memories(path: Path, best: Samples) -> None:
+def write_memories(path: Path, typical: Samples) -> None:
     """Columns name, read_bytes, write_bytes, kernels, time_us."""
     _write(path, ("name", "read_bytes", "write_bytes", "kernels", "time_us"),
-           ((*key, round(time_s * 1e6, 3)) for key, time_s in best.items()))
+           ((*key, round(time_s * 1e6, 3)) for key, time_s in typical.items()))
 
 
 def _write(path: Path, header: tuple[str, ...], rows: Iterator[tuple]) -> None:
@@ -278,16 +315,16 @@ def _write(path: Path, header: tuple[str, ...], rows: Iterator[tuple]) -> None:
         writer.writerows(rows)
 
 
-def chip_text(best: dict[str, Samples], source: str) -> str:
+def chip_text(typical: dict[str, Samples], source: str) -> str:
     """A chip file: one core with its share of the memory."""
-    peak_flop_per_s = max(2.0 * m * n * k / time_s for (m, n, k), time_s in best["gemm"].items())
-    memory_bytes_per_s = 1.0 / best["stream"]["copy",]
+    peak_flop_per_s = max(2.0 * m * n * k / time_s for (m, n, k), time_s in typical["gemm"].items())
+    memory_bytes_per_s = 1.0 / typical["stream"]["copy",]
     capacity_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (os.cpu_count() or 1)
     peak = f"{peak_flop_per_s / 1e9 * 1.001:.5g} GFLOP/s"   # rounded up: no row may be above it
     figures = {
         '"matrix_peak.fp32"': (peak, "measured", f"fastest product; {source}"),
         "vector_peak": (peak, "measured", "the same units as products"),
-        "hbm_bandwidth": (f"{memory_bytes_per_s / 1e9:.4g} GB/s", "measured", f"copy of 256 MiB; {source}"),
+        "hbm_bandwidth": (f"{memory_bytes_per_s / 1e9:.4g} GB/s", "measured", f"copy beyond the caches; {source}"),
         "hbm_capacity": (f"{capacity_bytes / 2**30:.4g} GiB", "specified", "memory over cores, as the system says"),
         "core_count": ("1", "specified", "one core a chip"),
     }

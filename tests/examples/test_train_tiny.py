@@ -195,3 +195,36 @@ def test_the_control_plane_restarts_the_gang_and_the_curve_goes_on(python, words
     resumed = [line["step"] for line in lines if line["restarts"] == 1]
     assert resumed == list(range(resumed[0], STEPS))
     assert resumed[0] >= STEPS // 2 // EVERY * EVERY, "it goes on from the newest checkpoint, not from the start"
+
+
+def test_from_this_very_processor_to_a_predicted_step(python, curves, tmp_path):
+    """What is measured is what calibrate reads, what it writes is what plan takes, and the two stand side by side.
+
+    Only that every form fits: on a busy machine, with a few small sizes, the seconds mean little.
+    """
+    measured = subprocess.run([python, str(EXAMPLE / "measure_cpu.py"), "--quick", "--rounds", "1", "--out",
+                               str(tmp_path)], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert measured.returncode == 0, measured.stderr
+
+    def here(*words):
+        done = subprocess.run([sys.executable, "-m", "serried.cli", *words], cwd=tmp_path, capture_output=True,
+                              text=True, timeout=PATIENCE_S, check=False)
+        assert done.returncode == 0, done.stderr + done.stdout
+        return json.loads(done.stdout.splitlines()[-1])
+
+    fitted = here("calibrate", "this-cpu.toml", "--gemm", "gemm.csv", "--attention", "attention.csv", "--memory",
+                  "memory.csv", "--collectives", "all_reduce-2.log", "--json")
+    assert {fit["subject"].split(" ")[0] for fit in fitted["fits"]} == {
+        "gemm.fp32", "attention.fp32", "attention_backward.fp32", "memory_bound.bf16", "collectives"}
+    plan = here("plan", str(EXAMPLE), "--fleet", "this-cpu.toml:2", "--train", "128x16", "--stack",
+                str(EXAMPLE / "stack.toml"), "--profile", "this-cpu.profile.toml", "--collectives",
+                "this-cpu.collectives.toml", "--json", "--pin", "number_format=fp32,tp=1,cp=1,pp=1,micro_batch=8,"
+                "sharding=0,recompute=none,overlap_data=0")
+    assert plan["evidence_class"] == "kernel-calibrated chip"
+    causes = plan["layouts"][0]["time_by_cause_s"]
+    assert all(causes[cause] > 0 for cause in ("gemm", "attention", "memory_bound", "data_exposed", "optimizer"))
+    (tmp_path / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    beside = subprocess.run([python, str(EXAMPLE / "compare.py"), str(tmp_path / "plan.json"),
+                             str(curves[0] / "curve.jsonl")], capture_output=True, text=True, check=False)
+    assert beside.returncode == 0, beside.stderr
+    assert beside.stdout.count("predicted / median") == 2

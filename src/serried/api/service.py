@@ -25,6 +25,7 @@ import structlog
 
 from serried.api.application import application
 from serried.api.endpoint import Endpoint, remove_endpoint, write_endpoint
+from serried.api.garbage import idle_collections
 from serried.api.job_routes import FINAL
 from serried.api.server import Server, listen, log_in
 from serried.control.charter import Charter, charter_from, check_same
@@ -122,6 +123,7 @@ def run_service(order: Order, *, ready: Callable[[Endpoint, ControlLoop], None] 
         log.info("up", url=endpoint.url, engine=order.engine, database=ledger.place, policy=order.policy)
         undo.callback(sys.setswitchinterval, sys.getswitchinterval())
         sys.setswitchinterval(_SWITCH_S)
+        loop.on_idle = undo.enter_context(idle_collections())
         with _Signals(server.stop):
             if ready is not None:
                 ready(endpoint, loop)

@@ -76,6 +76,7 @@ class ControlLoop:
         self._log = structlog.get_logger("serried.control")
         self._counts: Counter[str] = Counter()
         self._step_s = 0.0
+        self.on_idle: Callable[[], None] = lambda: None   # called when a step found nothing to do
         self._reconciler: Reconciler | None = self._take_up()
 
     def start(self) -> None:
@@ -216,7 +217,8 @@ class ControlLoop:
                 if self._reconciler is None:
                     self._reconciler = self._take_up()
                     self._log.info("ledger taken up again", records=self._reconciler.books.next_seq)
-                self._step(self._reconciler, asked)
+                if not self._step(self._reconciler, asked) and not asked:
+                    self.on_idle()
             except LedgerLost as error:
                 self._lose(asked, error)
             except Exception as error:
@@ -251,7 +253,9 @@ class ControlLoop:
             pause_ns = min(pause_ns, max(self._reconciler.next_ns - self._clock.now_ns(), 1_000_000))
         return pause_ns / _SECOND_NS
 
-    def _step(self, reconciler: Reconciler, asked: list[_Request[Any]]) -> None:
+    def _step(self, reconciler: Reconciler, asked: list[_Request[Any]]) -> bool:
+        """Whether anything was written."""
+        known = reconciler.books.next_seq
         commands = [request for request in asked if request.command is not None]
         answers = reconciler.step(self._clock.now_ns(), [cast(Command, request.command) for request in commands])
         self._counts["steps"] += 1
@@ -260,6 +264,7 @@ class ControlLoop:
         for request in asked:
             if request.command is None:
                 self._answer(request, 0)
+        return reconciler.books.next_seq > known
 
     def _answer(self, request: _Request[Any], answer: int | SerriedError) -> None:
         try:

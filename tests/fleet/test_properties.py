@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from unittest import mock
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serried.fleet import Alternative, Event, EventKind, Job, JobStatus, Shape, State, Tenant, replay
+from serried.fleet import Alternative, Event, EventKind, Job, JobStatus, Placement, Shape, State, Tenant, replay
 from serried.fleet.assembly import fleet_of
 from serried.fleet.columns import bits_of, slots_of
+from serried.fleet.legality import LAWS, plainly_legal
 from serried.fleet.log_text import events_of, lines_of
 from serried.fleet.measures import BestFit
 from serried.fleet.rules import Rules
@@ -106,6 +108,45 @@ def test_whatever_happens(fleet, rules, world):
         check_reasons(state, warm, time_ns)
     assert replay(fleet, state.log).digest() == state.digest()
     assert replay(fleet, events_of(lines_of(state.log))).digest() == state.digest()
+    with mock.patch("serried.fleet.state.exchanged", nothing_stays), (
+            mock.patch("serried.fleet.legality.exchanged", nothing_stays)):
+        assert replay(fleet, state.log).digest() == state.digest(), "rows that stay might as well have been exchanged"
+
+
+def nothing_stays(old, new):
+    """As if a gang that is mended gave all of its nodes up and took all of them again."""
+
+
+@settings(max_examples=60, deadline=None)
+@given(FLEETS, st.lists(happenings(), min_size=10, max_size=40), st.data())
+def test_what_is_legal_at_a_glance_is_legal(fleet, world, data):
+    """Placements as the policy makes them, and the same with one figure changed: the glance agrees with the laws."""
+    state, policy, time_ns = State(fleet), Scheduler(fleet, BestFit(fleet)), 0
+    for what, pick, minutes, job in world:
+        time_ns += minutes * MINUTE_NS
+        event = world_event(state, what, pick, time_ns, job)
+        if event is None:
+            continue
+        state.apply(event)
+        while (plan := policy.plan(state.snapshot(time_ns))).events:
+            for one in plan.events:
+                if one.kind == EventKind.PLACE:
+                    for tried in (one, changed(one, data.draw(st.integers(0, 5)), data.draw(st.integers(-1, 40)))):
+                        lawful = all(law.holds(state, tried) for law in LAWS if EventKind.PLACE in law.kinds)
+                        assert lawful or not plainly_legal(state, tried)
+                state.apply(one)
+
+
+def changed(event: Event, which: int, figure: int) -> Event:
+    """The event with one figure of its placement, or its job or time, put to another value."""
+    held, where = event.placement, len(event.placement.node_R) - 1
+    columns = [np.array(held.node_R), np.array(held.chips_R), np.array(held.workers_R)]
+    if which < 3:
+        columns[which][where] = abs(figure) if which == 1 else figure
+    placement = Placement(node_R=columns[0], chips_R=columns[1], workers_R=columns[2],
+                          alternative=figure if which == 3 else held.alternative)
+    return Event(time_ns=figure if which == 4 else event.time_ns, kind=event.kind, placement=placement,
+                 job=figure if which == 5 else event.job)
 
 
 def told(events) -> list[str]:

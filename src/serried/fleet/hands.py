@@ -14,7 +14,23 @@ from numpy.typing import NDArray
 from serried.fleet.columns import NOBODY, SHARED, Columns, bits_of, chip_bits
 from serried.fleet.spec import WHOLE_MILLI, Fleet, Placement, Shape
 
-__all__ = ["Hands"]
+__all__ = ["Hands", "exchanged", "part_of"]
+
+
+def exchanged(old: Placement, new: Placement) -> NDArray[np.int64] | None:
+    """Rows in which two placements of one gang differ; None where they have nothing to do with each other.
+
+    A gang of thousands of nodes exchanges a few of them when those fail: only these change hands.
+    """
+    if len(old.node_R) != len(new.node_R) or old.alternative != new.alternative:
+        return None
+    return np.flatnonzero((old.node_R != new.node_R) | (old.chips_R != new.chips_R) | (old.workers_R != new.workers_R))
+
+
+def part_of(placement: Placement, rows: NDArray[np.int64]) -> Placement:
+    """Some rows of a placement."""
+    return Placement(node_R=placement.node_R[rows], chips_R=placement.chips_R[rows],
+                     workers_R=placement.workers_R[rows], alternative=placement.alternative)
 
 
 class Hands:
@@ -31,6 +47,8 @@ class Hands:
     def change(self, number: int, shape: Shape, placement: Placement, sign: int) -> None:
         """Everything that a placement of a job names changes hands."""
         node_R, chips_R = placement.node_R, placement.chips_R
+        if not len(node_R):
+            return
         if len(node_R) == 1:
             self._change_one(number, shape, placement, sign)
             return

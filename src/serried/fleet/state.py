@@ -25,7 +25,7 @@ from serried.fleet.columns import (
     chip_bits,
     columns_of,
 )
-from serried.fleet.hands import Hands
+from serried.fleet.hands import Hands, exchanged, part_of
 from serried.fleet.legality import refusal
 from serried.fleet.snapshot import Snapshot
 from serried.fleet.spec import FAR_NS, WHOLE_MILLI, Event, EventKind, Fleet, Job, JobStatus, Placement, Shape
@@ -151,10 +151,13 @@ class State:
 
     def _move(self, event: Event) -> int:
         """MOVE and REPLACE: what is given up and what is taken change hands in one step."""
-        left = self._release(event)
+        assert event.placement is not None, "legality saw the placement"
+        rows = exchanged(self.placements[event.job], event.placement)
+        left = self._release(event, rows)
         self._disturbed(event, left)
-        self._occupy(event)
-        self.touched[-1] = np.union1d(left.node_R, self.touched[-1])
+        self._occupy(event, rows)
+        self.touched[-1] = np.union1d(*(node_R if rows is None else node_R[rows]
+                                        for node_R in (left.node_R, event.placement.node_R)))
         self.broken.pop(event.job, None)
         self._mark_running(event.job)
         return event.job
@@ -297,31 +300,33 @@ class State:
         self.freed_version = len(self.log)
         self.came.clear()
 
-    def _occupy(self, event: Event) -> None:
+    def _occupy(self, event: Event, rows: NDArray[np.int64] | None = None) -> None:
         assert event.placement is not None, "legality saw the placement"
         self.placements[event.job] = event.placement
         for node in [node for node in event.placement.node_R.tolist() if node in self.spares] if self.spares else ():
             del self.spares[node]   # a spare that works is a spare no more
             self.columns.flags_N[node] &= ~SPARE
         self.touched[-1] = event.placement.node_R
-        self._change_hands(event.job, event.placement, event.time_ns, sign=1)
+        self._change_hands(event.job, event.placement, event.time_ns, sign=1, rows=rows)
 
-    def _release(self, event: Event) -> Placement:
+    def _release(self, event: Event, rows: NDArray[np.int64] | None = None) -> Placement:
         placement = self.placements.pop(event.job)
         self._make_room()
         self.touched[-1] = placement.node_R
-        self._change_hands(event.job, placement, event.time_ns, sign=-1)
+        self._change_hands(event.job, placement, event.time_ns, sign=-1, rows=rows)
         return placement
 
-    def _change_hands(self, number: int, placement: Placement, time_ns: int, *, sign: int) -> None:
-        """Take (sign 1) or give back (sign -1) everything that a placement names."""
+    def _change_hands(self, number: int, placement: Placement, time_ns: int, *, sign: int,
+                      rows: NDArray[np.int64] | None = None) -> None:
+        """Take (sign 1) or give back (sign -1) everything that a placement names, or, of one that exchanges some rows
+        for others, those rows alone; all of its nodes are busy for longer then."""
         job = self.jobs[number]
-        shape, node_R = job.shape, placement.node_R
-        if shape.share_milli < WHOLE_MILLI or not placement.chips_R.item(0) or (
-                np.count_nonzero(placement.chips_R) < len(node_R)):
-            self._lodge(number, node_R.tolist(), sign)
-        self._hands.change(number, shape, placement, sign)
-        self._foresee(node_R, time_ns + job.runtime_ns if job.runtime_ns else FAR_NS, sign)
+        shape, part = job.shape, placement if rows is None else part_of(placement, rows)
+        if shape.share_milli < WHOLE_MILLI or np.count_nonzero(part.chips_R) < len(part.node_R):
+            self._lodge(number, part.node_R.tolist(), sign)
+        self._hands.change(number, shape, part, sign)
+        self._foresee(placement.node_R if sign > 0 else part.node_R,
+                      time_ns + job.runtime_ns if job.runtime_ns else FAR_NS, sign)
         milli_by_kind = self._milli_by_kind(placement, shape, sign)
         self.usage.hold(job.tenant, milli_by_kind, time_ns)
         if job.preemptible and shape.share_milli == WHOLE_MILLI:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from serried.fleet.spec import WHOLE_MILLI, Fleet, Ints, NodeFlag
 
 __all__ = ["DOWN", "DRAINING", "NOBODY", "RESERVED", "SHARED", "SPARE", "Columns", "bits_of", "chip_bits",
-           "columns_of", "slots_of"]
+           "columns_of", "slot_rows_NL", "slots_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -79,15 +79,24 @@ def columns_of(fleet: Fleet) -> Columns:
 
 
 def slots_of(fleet: Fleet, open_chips_N: NDArray[np.int16]) -> tuple[NDArray[np.int32], ...]:
-    """Count from scratch what `Columns.slots_KSG` keeps."""
+    """Count from scratch what `Columns.slots_KSG` keeps: parts of one array, row by row as `slot_rows_NL` says."""
     widest = int(fleet.chip_count_N.max(initial=1))
-    slots_NG = open_chips_N[:, None] // np.arange(1, widest + 1)
-    found = []
-    for switch_N in (*fleet.switch_LN, np.zeros(fleet.node_count, dtype=np.int32)):
-        slots_KSG = np.zeros((len(fleet.kinds), int(switch_N.max(initial=0)) + 1, widest), dtype=np.int32)
-        np.add.at(slots_KSG, (fleet.kind_N, switch_N), slots_NG)
-        found.append(slots_KSG)
-    return tuple(found)
+    rows_NL, counts_L = slot_rows_NL(fleet)
+    slots_XG = np.zeros((len(fleet.kinds) * sum(counts_L), widest), dtype=np.int32)
+    np.add.at(slots_XG, rows_NL, (open_chips_N[:, None] // np.arange(1, widest + 1))[:, None])
+    ends = np.cumsum(counts_L)[:-1] * len(fleet.kinds)
+    return tuple(part_XG.reshape(len(fleet.kinds), count, widest)
+                 for part_XG, count in zip(np.split(slots_XG, ends), counts_L, strict=True))
+
+
+def slot_rows_NL(fleet: Fleet) -> tuple[NDArray[np.int32], list[int]]:
+    """Which rows of all levels' slots, laid end to end, a node counts in; and how many switches each level has."""
+    switches_LN = (*fleet.switch_LN, np.zeros(fleet.node_count, dtype=np.int32))
+    counts_L = [int(switch_N.max(initial=0)) + 1 for switch_N in switches_LN]
+    starts_L = (np.cumsum([0, *counts_L[:-1]]) * len(fleet.kinds)).tolist()
+    rows_NL = np.array([start + fleet.kind_N.astype(np.int32) * count + switch_N
+                        for start, count, switch_N in zip(starts_L, counts_L, switches_LN, strict=True)])
+    return np.ascontiguousarray(rows_NL.T.astype(np.int32)), counts_L
 
 
 def chip_bits(chips_R: NDArray[np.uint64], chip_count: int) -> NDArray[np.bool_]:

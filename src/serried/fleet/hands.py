@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from serried.fleet.columns import NOBODY, SHARED, Columns, bits_of, chip_bits
+from serried.fleet.columns import NOBODY, SHARED, Columns, bits_of, chip_bits, slot_rows_NL
 from serried.fleet.spec import WHOLE_MILLI, Fleet, Placement, Shape
 
 __all__ = ["Hands", "exchanged", "part_of"]
@@ -37,12 +37,14 @@ class Hands:
     """Writes the columns of nodes whose chips are taken (sign 1) or given back (sign -1)."""
 
     def __init__(self, fleet: Fleet, columns: Columns) -> None:
-        self._columns, self._kind_N = columns, fleet.kind_N
+        self._columns = columns
         self._widest = int(columns.free_milli_NC.shape[1])
         self._all_chips = (1 << self._widest) - 1
         self._slots_WG = (np.arange(self._widest + 1)[:, None] // np.arange(1, self._widest + 1)).astype(np.int32)
-        self._levels = list(zip(columns.slots_KSG, (*fleet.switch_LN, np.zeros(fleet.node_count, dtype=np.int32)),
-                                strict=True))
+        slots_XG = columns.slots_KSG[0].base
+        assert slots_XG is not None, "all levels are counted in one array"
+        self._slots_XG: NDArray[np.int32] = slots_XG
+        self._rows_NL, _ = slot_rows_NL(fleet)
 
     def change(self, number: int, shape: Shape, placement: Placement, sign: int) -> None:
         """Everything that a placement of a job names changes hands."""
@@ -75,11 +77,10 @@ class Hands:
         columns.idle_chips_N[node_R] = idle_R
         columns.open_share_milli_N[node_R] = np.where(takes_R, free_RC.max(axis=1), -1)
         columns.open_sum_milli_N[node_R] = np.where(takes_R, free_RC.sum(axis=1), 0)
-        open_R, kind_R = np.where(takes_R, idle_R, 0), self._kind_N[node_R]
+        open_R = np.where(takes_R, idle_R, 0)
         delta_RG = self._slots_WG[open_R] - self._slots_WG[columns.open_chips_N[node_R]]
         columns.open_chips_N[node_R] = open_R
-        for slots_KSG, switch_N in self._levels:
-            np.add.at(slots_KSG, (kind_R, switch_N[node_R]), delta_RG)
+        np.add.at(self._slots_XG, self._rows_NL[node_R], delta_RG[:, None])
 
     def _change_whole(self, number: int, node_R: NDArray[np.int32], sign: int) -> None:
         """Sound nodes, all chips of each: where they were open and are no more, or the reverse, nothing is counted."""
@@ -95,15 +96,11 @@ class Hands:
         columns.idle_chips_N[nodes] = columns.open_chips_N[nodes] = idle
         columns.open_share_milli_N[nodes] = WHOLE_MILLI if idle else 0
         columns.open_sum_milli_N[nodes] = idle * WHOLE_MILLI
-        delta_G, kind_R = -sign * self._slots_WG[self._widest], self._kind_N[nodes]
-        kind = kind_R.item(0)
-        alike = side_by_side and not np.count_nonzero(kind_R != kind)
-        for slots_KSG, switch_N in self._levels:
-            switch_R = switch_N[nodes]
-            if alike and switch_R[0] == switch_R[-1]:   # so are all between: nodes of one switch stand side by side
-                slots_KSG[kind, switch_R.item(0)] += count * delta_G
-            else:
-                np.add.at(slots_KSG, (kind_R, switch_R), delta_G)
+        delta_G, rows_RL = -sign * self._slots_WG[self._widest], self._rows_NL[nodes]
+        if np.count_nonzero(rows_RL != rows_RL[0]):
+            np.add.at(self._slots_XG, rows_RL, delta_G)
+        else:   # of one kind, under the same switches
+            self._slots_XG[rows_RL[0]] += count * delta_G
 
     def _change_rows(self, number: int, shape: Shape, placement: Placement, sign: int) -> None:
         columns, node_R = self._columns, placement.node_R
@@ -151,9 +148,7 @@ class Hands:
         columns.open_sum_milli_N[node] = sum(free_C) if takes else 0
         if after != before:
             columns.open_chips_N[node] = after
-            kind, delta_G = self._kind_N.item(node), self._slots_WG[after] - self._slots_WG[before]
-            for slots_KSG, switch_N in self._levels:
-                slots_KSG[kind, switch_N.item(node)] += delta_G
+            self._slots_XG[self._rows_NL[node]] += self._slots_WG[after] - self._slots_WG[before]
 
 
 #: Chips of every mask of up to eight.

@@ -33,6 +33,20 @@ def test_without_a_file_the_machine_is_one_node():
     assert one.cores_of((0,)) == one.cores[:1]
 
 
+def test_a_large_machine_is_one_node_of_as_many_chips_as_a_node_may_have(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(96)))
+    one, = this_machine()
+    assert (one.node.chip_count, one.node.cpu_milli, one.cores) == (64, 96_000, ())
+
+
+def test_what_is_not_declared_is_the_machines(tmp_path):
+    first, second = read(tmp_path, '[[node]]\nname = "n{n}"\ncount = 2\nchips = 2\n')
+    assert first.node.cpu_milli == second.node.cpu_milli == 1000 * len(os.sched_getaffinity(0))
+    assert first.node.memory_bytes == this_machine()[0].node.memory_bytes
+    assert first.node.memory_bytes % 2**30 == 0
+    assert first.cores == second.cores == ()
+
+
 def test_eight_virtual_nodes_under_two_switches(tmp_path):
     nodes = read(tmp_path, GOOD)
     assert [one.node.name for one in nodes] == [f"node-{place}" for place in range(8)]

@@ -5,8 +5,8 @@
     count = 4                          # default 1
     kind = "cpu"                       # default "cpu"
     chips = 8
-    cpu_cores = 8                      # default 0: its ranks share the machine's cores
-    memory = "16 GiB"                  # default 0: not counted
+    cpu_cores = 8                      # default: all of the machine's, which its ranks share with other nodes'
+    memory = "16 GiB"                  # default: all of the machine's, likewise
     switches = { leaf = "leaf-0", spine = ["spine-0", "spine-1"] }   # innermost first; a list is dealt out in blocks
     device_variables = ["MY_VISIBLE_DEVICES"]
 
@@ -34,7 +34,7 @@ __all__ = ["LocalNode", "read_local_nodes", "this_machine"]
 _FIELDS = ("name", "count", "kind", "chips", "cpu_cores", "memory", "switches", "device_variables", "address")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_MOST_NODES, _MOST_CHIPS = 1024, 4096
+_MOST_NODES, _MOST_CHIPS = 1024, 64   # a node's chips are bits of one number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +51,18 @@ class LocalNode:
 
 
 def this_machine() -> tuple[LocalNode, ...]:
-    """One node named after the host, a chip of kind "cpu" for every core that this process may use."""
+    """One node named after the host, a chip of kind "cpu" for every core that this process may use, 64 at most."""
     cores = tuple(sorted(os.sched_getaffinity(0)))
+    chip_count = min(len(cores), _MOST_CHIPS)
     name = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname()).strip("-._")[:63] or "localhost"
-    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return (LocalNode(cores=cores, node=Node(name=name, kind="cpu", chip_count=len(cores), cpu_milli=1000 * len(cores),
-                                             memory_bytes=memory_bytes)),)
+    return (LocalNode(cores=cores if len(cores) == chip_count else (), node=Node(
+        name=name, kind="cpu", chip_count=chip_count, cpu_milli=1000 * len(cores),
+        memory_bytes=_machine_memory_bytes())),)
+
+
+def _machine_memory_bytes() -> int:
+    """Whole GiB: what the system says differs a little from boot to boot, and the fleet must not."""
+    return max(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30, 1) << 30
 
 
 def read_local_nodes(path: Path | str) -> tuple[LocalNode, ...]:
@@ -110,13 +116,14 @@ def _nodes_of(table: Mapping[str, Any], where: str, file: str) -> list[Node]:
                                                   for one in variables):
         raise _bad(file, f"{where}.device_variables", variables, "names of environment variables in a list",
                    'Write for example ["MY_VISIBLE_DEVICES"].')
-    memory = table.get("memory", 0)
+    memory = table.get("memory", _machine_memory_bytes())
     memory_bytes = parse_quantity(memory, "bytes", field=f"{where}.memory", file=file)
     if not 0 <= memory_bytes < 2**62:
         raise _bad(file, f"{where}.memory", memory, "0 or more bytes", 'Write for example "16 GiB".')
     return [Node(name=names[place], kind=_text(table, "kind", where, file, default="cpu"),
                  chip_count=_whole(table, "chips", where, file, least=1, most=_MOST_CHIPS),
-                 cpu_milli=1000 * _whole(table, "cpu_cores", where, file, least=0, most=2**16, default=0),
+                 cpu_milli=1000 * _whole(table, "cpu_cores", where, file, least=0, most=2**16,
+                                         default=len(os.sched_getaffinity(0))),
                  memory_bytes=int(memory_bytes), device_variables=tuple(variables),
                  switches={level: dealt[place] for level, dealt in switches.items()},
                  address=_text(table, "address", where, file, default="127.0.0.1")) for place in range(count)]

@@ -20,9 +20,10 @@ ENGINE_FACTS: Mapping[str, tuple[type, int | None]] = {
     "release": (str, None), "stack": (str, None), "source": (str, None), "max_sequences": (int, 1),
     "token_budget": (int, 1), "chunked_prefill": (bool, None), "mixed_steps": (bool, None), "block_tokens": (int, 1),
     "prefix_caching": (bool, None), "largest_captured": (int, 0), "captured_every": (int, 1),
+    "captures_prompts": (bool, None),
     "asynchronous": (bool, None), "ahead_steps": (int, 0), "keeps_preempted": (bool, None)}
 #: What an engine file may leave out.
-_LEFT_OUT: Mapping[str, Any] = {"keeps_preempted": False}
+_LEFT_OUT: Mapping[str, Any] = {"keeps_preempted": False, "captures_prompts": True}
 #: Every figure and its base unit. memory_fraction: share of HBM that the engine uses; runtime_memory: what it holds of
 #: that besides weights, caches and its working set; request_time: what a request costs outside the engine before its
 #: first token; token_time: to turn the text of a prompt into tokens, each, one prompt after another.
@@ -68,7 +69,7 @@ def read_engine(name_or_path: str) -> EngineProfile:
                                                                                                every)))),
         **{name: facts[name] for name in ("max_sequences", "token_budget", "chunked_prefill", "mixed_steps",
                                           "block_tokens", "prefix_caching", "asynchronous", "ahead_steps",
-                                          "keeps_preempted")})
+                                          "captures_prompts", "keeps_preempted")})
     return EngineProfile(
         name=entry.name, stack=str(facts["stack"]), settings=settings, figures=entry.figures,
         memory_fraction=entry.figures["memory_fraction"].value, request_s=entry.figures["request_time"].value,

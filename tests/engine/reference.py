@@ -189,7 +189,8 @@ class Reference:
                   + np.interp(min(sampled, settings.max_sequences), times.sequences_B, times.head_s_B)
                   + max(attention_s))
         given = max(tokens) if chunks else max(-(-count // stages) for count in counts)
-        launch_s = times.launches * times.host_s_per_launch * (given > max(settings.capture_sizes, default=0))
+        largest = max(settings.capture_sizes, default=0) if settings.captures_prompts or not chunks else 0
+        launch_s = times.launches * times.host_s_per_launch * (given > largest)
         ones = sampled if chunks else max(-(-count // stages) for count in counts)
         host_s = times.host_s_per_step + times.host_s_per_sequence * min(ones, settings.max_sequences)
         pass_s = max(pass_s, launch_s, host_s) if settings.asynchronous else max(pass_s, launch_s) + host_s

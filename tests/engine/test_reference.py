@@ -52,12 +52,12 @@ def test_random_engines(load, blocks, budget, seats, block, mixed, chunked, grou
 @settings(max_examples=60, deadline=None)
 @given(load=_LOADS, blocks=st.integers(12, 60), seats=st.integers(1, 16), asynchronous=st.booleans(),
        host_us=st.sampled_from([0, 2, 6]), launches=st.sampled_from([0, 9]), mixed=st.booleans(),
-       sizes=st.sampled_from([(), (1, 2, 4), (1, 2, 4, 8, 16)]))
-def test_random_hosts_and_graphs(load, blocks, seats, asynchronous, host_us, launches, mixed, sizes):
+       sizes=st.sampled_from([(), (1, 2, 4), (1, 2, 4, 8, 16)]), prompts=st.booleans())
+def test_random_hosts_and_graphs(load, blocks, seats, asynchronous, host_us, launches, mixed, sizes, prompts):
     steps = step_time(host_s_per_step=host_us * 1e-6, host_s_per_sequence=1e-7, launches=launches,
                       host_s_per_launch=1e-6)
     _compare(engine(blocks=blocks, max_sequences=seats, asynchronous=asynchronous, capture_sizes=sizes,
-                    mixed_steps=mixed, steps=steps), load)
+                    captures_prompts=prompts, mixed_steps=mixed, steps=steps), load)
 
 
 @settings(max_examples=50, deadline=None)

@@ -216,6 +216,17 @@ def test_graphs_pad_batches_and_spare_launches():
         assert steady_ns == pytest.approx(expected_ns, rel=0.02)
 
 
+def test_prompts_launch_kernel_by_kernel_where_only_decode_steps_are_captured():
+    """Ten launches of 1 us, beside one token of 1 us."""
+    steps = step_time(base_ns=0, token_ns=1_000, context_ns=0, far_context_ns=0, prompt_ns=0, launches=10.0,
+                      host_s_per_launch=1e-6)
+    for captured, expected_ns in ((True, 1_000), (False, 10_000)):
+        found = simulate(requests([0], [1], [3]),
+                         alone(engine(steps=steps, capture_sizes=(1, 2, 4), captures_prompts=captured)), seed=0)
+        assert found.first_token_ns_R[0] == expected_ns
+        assert found.last_token_ns_R[0] - found.first_token_ns_R[0] == 2 * 1_000
+
+
 def test_evicted_blocks_come_back_from_the_host():
     """The second prompt drives three of the first one's blocks out, the last ones first; they come back at a price."""
     def play(host_blocks):

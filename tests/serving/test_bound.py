@@ -56,13 +56,15 @@ def _engine(draw_s, groups, stages, seats, budget, drafts):
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 10_000), groups=st.sampled_from([1, 2]), stages=st.sampled_from([1, 3]),
-       seats=st.sampled_from([1, 5, 64]), budget=st.sampled_from([64, 700, 4000]), drafts=st.sampled_from([0, 2]))
-@example(seed=2590, groups=2, stages=1, seats=1, budget=4000, drafts=0)   # a bend of the experts between two knots
-def test_bounds_hold_for_any_tables(seed, groups, stages, seats, budget, drafts):
+@given(seed=st.integers(0, 10_000), groups=st.sampled_from([1, 2]), stages=st.sampled_from([1, 2, 3]),
+       seats=st.sampled_from([1, 5, 64]), budget=st.sampled_from([64, 700, 4000]), drafts=st.sampled_from([0, 2]),
+       rate_per_s=st.sampled_from([0.5, 20.0]), longest=st.sampled_from([2000, 8000]))
+# a bend of the experts between two knots
+@example(seed=2590, groups=2, stages=1, seats=1, budget=4000, drafts=0, rate_per_s=20.0, longest=2000)
+def test_bounds_hold_for_any_tables(seed, groups, stages, seats, budget, drafts, rate_per_s, longest):
     draw_s = np.random.default_rng(seed).uniform(1e-4, 1e-2, 50)
     engine = _engine(draw_s, groups, stages, seats, budget, drafts)
-    requests = load(20.0, 30, seed)
+    requests = load(rate_per_s, 30, seed, longest=longest)
     log = simulate(requests, Cluster(serve=EnginePool(engine=engine, count=2)), seed=seed)
     least, times_s = least_times(engine, demand_of(requests)), request_times_s(requests, log)
     served = log.reason_R == 0
@@ -111,6 +113,6 @@ def test_objectives_that_none_can_keep_bound_attainment_to_nothing():
     engines = engines_of(ask.model, ask.machines, ask.profile, ask.space)
     rows = candidates_of(engines, [4], Space(disaggregated=False))
     later = float((ask.requests.output_tokens_R > 1).mean())
-    one_stage = np.array([engines.models[e].step_time.stages == 1 for e in rows.serve_C])
+    assert any(engine is not None and engine.step_time.stages > 1 for engine in engines.models)
     bounds = bounds_of(engines, rows, demand_of(ask.requests), parse_objectives("tpot=1us"))
-    assert bounds.attainment[one_stage] == pytest.approx(1.0 - later)
+    assert bounds.attainment == pytest.approx(1.0 - later)

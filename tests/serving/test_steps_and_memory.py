@@ -1,5 +1,7 @@
 """Step tables against direct evaluation, memory by hand, and a log that a real engine printed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -90,6 +92,18 @@ def test_latent_caches_are_held_whole_and_windows_end(machine):
     assert latent.token_bytes[0] == 61 * (512 + 64) * 2
     windowed = cache_memory(read_model("google/gemma-3-27b"), machine, deployment(tp=1), profile)
     assert windowed.request_bytes[0] > 0
+
+
+def test_a_share_of_what_is_free_leaves_more_to_large_models(machine):
+    """Nine tenths of all memory less the weights is less than nine tenths of what the weights leave."""
+    model, row, capacity = read_model("Qwen/Qwen3-32B"), deployment(tp=1), machine.chip.need("hbm_capacity")
+    engine = read_engine("vllm")
+    of_all, of_free = (cache_memory(model, machine, row, replace(engine, fraction_of_free=share)).free_bytes[0]
+                       for share in (False, True))
+    held = 0.9 * capacity - of_all
+    assert of_free == pytest.approx(0.9 * (capacity - held))
+    assert of_free - of_all == pytest.approx(0.1 * held)
+    assert read_engine("trtllm").fraction_of_free
 
 
 def test_what_does_not_fit_says_by_how_much_and_what_would(machine):

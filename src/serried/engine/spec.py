@@ -25,7 +25,8 @@ class EngineSettings:
     may be cut at the budget. mixed_steps: prefill chunks and decodes share a step; else prefills go first, alone.
     block_tokens: tokens of a KV block. prefix_caching: blocks of ended requests are found again until evicted.
     capture_sizes: sequence counts at which decode steps are captured as graphs, ascending; a batch is padded up to the
-    next; larger ones run eagerly. asynchronous: the host prepares the next step while the device runs this one.
+    next; larger ones run eagerly. captures_prompts: passes with prompt tokens are captured in pieces up to the same
+    size; else they run eagerly. asynchronous: the host prepares the next step while the device runs this one.
     ahead_steps: decode steps that the device has been given when the host hears of a new request, beyond the present
     one.
     acceptance: chance that the draft at position 1, 2, ... is accepted given all before it were; () = no drafts.
@@ -41,6 +42,7 @@ class EngineSettings:
     block_tokens: int = 16
     prefix_caching: bool = True
     capture_sizes: tuple[int, ...] = ()
+    captures_prompts: bool = True
     asynchronous: bool = True
     acceptance: tuple[float, ...] = ()
     ahead_steps: int = 0

@@ -39,6 +39,7 @@ class StepClock:
         self._prefill_s: list[list[float]] = times.prefill_attention_s_QC.tolist()
         self._times, self._padded = times, _padded(settings.capture_sizes, settings.max_sequences)
         self._largest_captured = max(settings.capture_sizes, default=0)
+        self._largest_prompt_pass = self._largest_captured if settings.captures_prompts else 0
         self._asynchronous = settings.asynchronous
         self._launch_s = times.launches * times.host_s_per_launch
         self._segments: dict[int, tuple[list[float], list[float]]] = {}
@@ -99,7 +100,7 @@ class StepClock:
         device_s = (self._dense(tokens) + self._expert(mean_tokens) + self._head_s[sampled] + attention_s
                     + self._draft_s[decoding])
         host_s = self._times.host_s_per_step + self._times.host_s_per_sequence * sampled
-        launch_s = 0.0 if tokens <= self._largest_captured else self._launch_s
+        launch_s = 0.0 if tokens <= self._largest_prompt_pass else self._launch_s
         if self._asynchronous:
             return max(device_s, host_s, launch_s)
         return max(device_s, launch_s) + host_s

@@ -22,11 +22,12 @@ class Recipe:
     """Conditions, and what holds where all are met; 0, "" and () = not said.
 
     source, engine, chip, model: what the printed ones begin with. measured: the day that the row gives. input_tokens,
-    output_tokens, number_format, tensor_below, groups_from (least attention groups), load_from (least requests in
-    flight): of the row. cache_format: of the KV cache. max_sequences, token_budget, prefill_wait_steps,
+    output_tokens, number_format, tensor_below, groups_from (least attention groups), load_from and load_below (requests
+    in flight): of the row. cache_format: of the KV cache. max_sequences, token_budget, prefill_wait_steps,
     prefill_wait_ratio: flags of the engine. prompt_budget: a step takes what runs, drafts included, a prompt and 64
     tokens, if that is more than token_budget. budget_prompts: a step takes so many prompts. acceptance: of drafts
-    by position. memory_fraction: of HBM. expert_parallel: experts are spread over all chips of a replica.
+    by position. memory_fraction: of HBM. captures_prompts: passes with prompt tokens are captured in pieces, which the
+    engine leaves off by default. expert_parallel: experts are spread over all chips of a replica.
     shortest_ratio: the shortest lengths over the longest; waves: requests sent over requests in flight.
     """
 
@@ -39,6 +40,7 @@ class Recipe:
     number_format: str = ""
     tensor_below: int = 0
     load_from: int = 0
+    load_below: int = 0
     groups_from: int = 0
     measured: str = ""
     cache_format: str = ""
@@ -50,6 +52,7 @@ class Recipe:
     budget_prompts: int = 0
     acceptance: tuple[float, ...] = ()
     memory_fraction: float = 0.0
+    captures_prompts: bool = False
     expert_parallel: bool = False
     shortest_ratio: float = 1.0
     waves: int = 10
@@ -62,11 +65,13 @@ class Recipe:
             and (not self.measured or f"measured={self.measured}" in source) and groups >= self.groups_from \
             and _begins(model, self.model) and self.input_tokens in (0, job.input_tokens) \
             and self.output_tokens in (0, job.output_tokens) and (not self.tensor_below or tp < self.tensor_below) \
-            and number_format.startswith(self.number_format) and job.concurrency >= self.load_from
+            and number_format.startswith(self.number_format) and job.concurrency >= self.load_from \
+            and (not self.load_below or job.concurrency < self.load_below)
 
     def settings(self, job: Serving, groups: int) -> Mapping[str, Any]:
         """The engine's flags that it sets."""
-        names = ("max_sequences", "token_budget", "prefill_wait_steps", "prefill_wait_ratio", "acceptance")
+        names = ("max_sequences", "token_budget", "prefill_wait_steps", "prefill_wait_ratio", "acceptance",
+                 "captures_prompts")
         flags = {name: getattr(self, name) for name in names if getattr(self, name)}
         if self.budget_prompts:
             flags["token_budget"] = self.budget_prompts * job.input_tokens

@@ -23,6 +23,8 @@ __all__ = ["LeastTimes", "least_times"]
 
 #: Ends of steps are rounded to whole nanoseconds; no pass is as short as 10,000 of them.
 _ROUNDING = 1.0 - 1e-4
+#: Lengths of prompts, evenly in ln, at which attention of decode steps is bounded.
+_LENGTHS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +162,7 @@ def _prefill_attention_s(engine: EngineModel, demand: Demand) -> Floats:
 def _first_token_s(engine: EngineModel, demand: Demand) -> Floats:
     """A prompt's own passes, and the last one again on every further stage, over R."""
     times = engine.step_time
-    x_X, y_X = _envelope(*_alone_s(engine, demand))
+    x_X, y_X = _envelope(*_alone_s(engine, demand, engine.groups))
     ratio_X = np.minimum.accumulate(y_X / x_X)
     new_R = np.maximum(demand.new_R, 1.0)
     at = np.clip(np.searchsorted(x_X, new_R, side="right") - 1, 0, len(x_X) - 1)
@@ -169,27 +171,44 @@ def _first_token_s(engine: EngineModel, demand: Demand) -> Floats:
     return np.asarray(new_R * token_s_R + _prefill_attention_s(engine, demand) + once_s)
 
 
-def _alone_s(engine: EngineModel, demand: Demand) -> tuple[Floats, Floats]:
-    """As `_pass_s`, for the tokens of one group while the others may be empty."""
+def _alone_s(engine: EngineModel, demand: Demand, spread: int) -> tuple[Floats, Floats]:
+    """As `_pass_s`, for the tokens of one group while the others may be empty: experts see one in `spread` of them."""
     times, cap = engine.step_time, _most_tokens(engine, demand)
-    knots_T = np.append(times.tokens_T, times.tokens_T * engine.groups)   # the experts' knots lie at the groups' mean
+    knots_T = np.append(times.tokens_T, times.tokens_T * spread)   # the experts' knots lie at their mean tokens
     x_X = np.unique(np.append(knots_T[knots_T < cap], cap))
     return x_X, _rising(x_X, times.tokens_T, times.dense_s_T) \
-        + _rising(x_X / engine.groups, times.tokens_T, times.expert_s_T)
+        + _rising(x_X / spread, times.tokens_T, times.expert_s_T)
 
 
 def _later_token_s(engine: EngineModel, demand: Demand) -> Floats:
-    """Decode steps of a sequence alone, over R. In a pipeline the first token is seen when the prompt has left the last
-    stage, after decoding has begun, so nothing is promised there."""
+    """Decode steps of a sequence alone, over R. In a pipeline a step is a pass of every stage, of a share of the
+    sequences that is one at least; experts are asked for the mean share."""
     times, width = engine.step_time, 1 + len(engine.settings.acceptance)
-    if times.stages > 1:
-        return np.zeros(len(demand.input_R))
-    x_X, y_X = _alone_s(engine, demand)
-    least_C = np.minimum.accumulate(times.decode_attention_s_BC.min(axis=0)[::-1])[::-1]
-    attention_s_R = np.where((demand.input_R >= times.context_C[0]) & (engine.groups == 1),
-                             np.interp(demand.input_R, times.context_C, least_C), min(float(least_C.min()), 0.0))
-    step_s_R = np.interp(width, x_X, y_X) + float((times.head_s_B + times.draft_s_B).min()) + attention_s_R
+    x_X, y_X = _alone_s(engine, demand, engine.groups * times.stages)
+    pass_s_R = np.interp(width, x_X, y_X) + float((times.head_s_B + times.draft_s_B).min()) \
+        + _own_attention_s(engine, demand)
     host_s = times.host_s_per_step + times.host_s_per_sequence
-    step_s_R = np.maximum(step_s_R, host_s) if engine.settings.asynchronous else step_s_R + host_s
+    pass_s_R = np.maximum(pass_s_R, host_s) if engine.settings.asynchronous else pass_s_R + host_s
     steps_R = np.ceil(demand.later_R / width)
-    return np.asarray(np.where(demand.later_R > 0, steps_R * step_s_R / np.maximum(demand.later_R, 1.0), 0.0))
+    return np.asarray(np.where(demand.later_R > 0,
+                               steps_R * times.stages * pass_s_R / np.maximum(demand.later_R, 1.0), 0.0))
+
+
+def _own_attention_s(engine: EngineModel, demand: Demand) -> Floats:
+    """Least seconds of attention of a pass while a sequence decodes, over R: where others are with it, their mean
+    context is at least its own over their number, which is up to `stages` times that of a pass."""
+    times = engine.step_time
+    least_BC = np.minimum.accumulate(times.decode_attention_s_BC[:, ::-1], axis=1)[:, ::-1]
+    if engine.groups > 1:   # the contexts of another group may be what is waited for
+        return np.full(len(demand.input_R), min(float(least_BC.min()), 0.0))
+    least = demand.input_R.min(initial=np.inf)
+    # rising, so each request takes the figure of the next shorter one of a few prompts
+    length_X = np.geomspace(least, max(demand.input_R.max(initial=0.0), least), _LENGTHS) if len(demand.input_R) else \
+        np.ones(1)
+    found_X = np.full(len(length_X), np.inf)
+    for low, high in zip(range(len(least_BC)), [*range(1, len(least_BC)), len(least_BC) - 1], strict=True):
+        mean_X = np.maximum(length_X / (times.sequences_B[high] * times.stages), least)
+        for row in (low, high):
+            found_X = np.minimum(found_X, np.interp(mean_X, times.context_C, least_BC[row]))
+    found_R = found_X[np.maximum(np.searchsorted(length_X, demand.input_R, side="right") - 1, 0)]
+    return np.where(demand.input_R >= times.context_C[0], found_R, min(float(least_BC.min()), 0.0))

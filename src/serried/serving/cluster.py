@@ -51,8 +51,9 @@ def cache_memory(model: Model, machine: Machine, rows: Deployments, profile: Eng
     request_bytes = np.maximum(cache_bytes(model, rows, _LONG_TOKENS) - token_bytes * _LONG_TOKENS, 0.0)
     request_bytes[request_bytes < 1.0] = 0.0   # rounding of long contexts
     working = activation_bytes(model, rows, settings.token_budget, min(settings.max_sequences, 512))
-    free = machine.chip.need("hbm_capacity") * profile.memory_fraction - profile.runtime_bytes \
-        - weight_bytes(model, rows) - working
+    held = profile.runtime_bytes + weight_bytes(model, rows) + working
+    usable = machine.chip.need("hbm_capacity") * (1.0 if profile.fraction_of_free else profile.memory_fraction)
+    free = (usable - held) * (profile.memory_fraction if profile.fraction_of_free else 1.0)
     with np.errstate(divide="ignore"):
         seats = np.where(request_bytes > 0, np.minimum(seats, np.floor(np.maximum(free, 0.0) * _MOST_STATES
                                                                        / np.maximum(request_bytes, 1.0))), seats)
@@ -136,7 +137,8 @@ def _does_not_fit(model: Model, plan: PoolPlan) -> NoAnswer:
     fitting = _smallest_tensor_degree(model, plan)
     return NoAnswer(
         f"{model.name} does not fit {int(plan.row.chips_per_replica[0])} {plan.machine.chip.name} a replica: a chip "
-        f"lacks {format_quantity(missing, 'bytes')} of the {plan.profile.memory_fraction:.0%} of its memory that "
+        f"lacks {format_quantity(missing, 'bytes')} of the "
+        f"{1.0 if plan.profile.fraction_of_free else plan.profile.memory_fraction:.0%} of its memory that "
         f"{plan.profile.name} uses.", binding="memory",
         remedy=f"tp={fitting} would fit." if fitting else
         "Use narrower formats, more stages, or chips with more memory.")

@@ -20,12 +20,14 @@ ENGINE_FACTS: Mapping[str, tuple[type, int | None]] = {
     "release": (str, None), "stack": (str, None), "source": (str, None), "max_sequences": (int, 1),
     "token_budget": (int, 1), "chunked_prefill": (bool, None), "mixed_steps": (bool, None), "block_tokens": (int, 1),
     "prefix_caching": (bool, None), "largest_captured": (int, 0), "captured_every": (int, 1),
+    "captures_prompts": (bool, None), "fraction_of_free": (bool, None),
     "asynchronous": (bool, None), "ahead_steps": (int, 0), "keeps_preempted": (bool, None)}
 #: What an engine file may leave out.
-_LEFT_OUT: Mapping[str, Any] = {"keeps_preempted": False}
-#: Every figure and its base unit. memory_fraction: share of HBM that the engine uses; runtime_memory: what it holds of
-#: that besides weights, caches and its working set; request_time: what a request costs outside the engine before its
-#: first token; token_time: to turn the text of a prompt into tokens, each, one prompt after another.
+_LEFT_OUT: Mapping[str, Any] = {"keeps_preempted": False, "captures_prompts": True, "fraction_of_free": False}
+#: Every figure and its base unit. memory_fraction: share of HBM that the engine uses, or, where the fact
+#: fraction_of_free says so, share for caches of what weights and working set leave free; runtime_memory: what it
+#: holds of that besides weights, caches and its working set; request_time: what a request costs outside the engine
+#: before its first token; token_time: to turn the text of a prompt into tokens, each, one prompt after another.
 ENGINE_FIGURES: Mapping[str, str] = {"memory_fraction": "1", "runtime_memory": "bytes", "request_time": "s",
                                      "token_time": "s"}
 
@@ -38,6 +40,7 @@ class EngineProfile:
     stack: str
     settings: EngineSettings
     memory_fraction: float
+    fraction_of_free: bool = False
     runtime_bytes: float
     request_s: float
     token_s: float
@@ -68,12 +71,12 @@ def read_engine(name_or_path: str) -> EngineProfile:
                                                                                                every)))),
         **{name: facts[name] for name in ("max_sequences", "token_budget", "chunked_prefill", "mixed_steps",
                                           "block_tokens", "prefix_caching", "asynchronous", "ahead_steps",
-                                          "keeps_preempted")})
+                                          "captures_prompts", "keeps_preempted")})
     return EngineProfile(
         name=entry.name, stack=str(facts["stack"]), settings=settings, figures=entry.figures,
         memory_fraction=entry.figures["memory_fraction"].value, request_s=entry.figures["request_time"].value,
         runtime_bytes=entry.figures["runtime_memory"].value, token_s=entry.figures["token_time"].value,
-        release=str(facts["release"]),
+        release=str(facts["release"]), fraction_of_free=bool(facts["fraction_of_free"]),
         source=str(facts["source"]))
 
 

@@ -148,7 +148,9 @@ class Hands:
         columns.open_sum_milli_N[node] = sum(free_C) if takes else 0
         if after != before:
             columns.open_chips_N[node] = after
-            self._slots_XG[self._rows_NL[node]] += self._slots_WG[after] - self._slots_WG[before]
+            delta_G = self._slots_WG[after] - self._slots_WG[before]
+            for row in self._rows_NL[node].tolist():   # a few levels: quicker one by one
+                self._slots_XG[row] += delta_G
 
 
 #: Chips of every mask of up to eight.

@@ -218,10 +218,10 @@ _BY_KIND = {kind: tuple(law for law in LAWS if kind in law.kinds) for kind in Ev
 
 
 def plainly_legal(state: State, event: Event) -> bool:
-    """Whether a PLACE keeps every law, seen at a glance: whole chips on open nodes, one or many of them in full.
+    """Whether a PLACE on several nodes keeps every law, seen at a glance: all of it stands on whole, open nodes.
 
-    Most placements are like that, and the laws one by one take ten times as long. It says false of much that is legal
-    (the laws then decide), and never true of anything that is not.
+    Most large gangs do, and the laws one by one take several times as long. It says false of much that is legal (the
+    laws then decide), and never true of anything that is not.
     """
     placement, columns = event.placement, state.columns
     if placement is None or not _in_time(state, event) or not _job_known(state, event):
@@ -231,24 +231,19 @@ def plainly_legal(state: State, event: Event) -> bool:
             not 0 <= placement.alternative < len(shape.alternatives)):
         return False
     chosen, widest = shape.alternatives[placement.alternative], columns.free_milli_NC.shape[1]
-    first, last = node_R.item(0), node_R.item(-1)
-    if first < 0 or last >= state.fleet.node_count or not chosen.chips_per_worker:
+    if node_R.item(0) < 0 or node_R.item(-1) >= state.fleet.node_count or not chosen.chips_per_worker:
         return False
-    if len(node_R) == 1:
-        chips = placement.chips_R.item()
-        return bool(columns.open_chips_N.item(first) == widest and chips >> widest == 0
-                    and chips.bit_count() == chosen.chip_count and placement.workers_R.item() == chosen.worker_count
-                    and state.fleet.kind_N.item(first) in chosen.kinds)
-    whole = not (np.count_nonzero(node_R[1:] <= node_R[:-1]) or np.count_nonzero(columns.open_chips_N[node_R] != widest)
-                 or np.count_nonzero(placement.chips_R != (1 << widest) - 1)
-                 or np.count_nonzero(placement.workers_R * chosen.chips_per_worker != widest))
-    return whole and len(node_R) * widest == chosen.chip_count and (
-        not np.count_nonzero(state.fleet.kind_N[node_R] != chosen.kinds[0]))
+    return len(node_R) * widest == chosen.chip_count and not (
+        np.count_nonzero(node_R[1:] <= node_R[:-1]) or np.count_nonzero(columns.open_chips_N[node_R] != widest)
+        or np.count_nonzero(placement.chips_R != (1 << widest) - 1)
+        or np.count_nonzero(placement.workers_R * chosen.chips_per_worker != widest)
+        or np.count_nonzero(state.fleet.kind_N[node_R] != chosen.kinds[0]))
 
 
 def refusal(state: State, event: Event) -> Law | None:
     """The first law that an event breaks, or None."""
-    if event.kind == EventKind.PLACE and plainly_legal(state, event):
+    if event.kind == EventKind.PLACE and event.placement is not None and len(event.placement.node_R) > 1 and (
+            plainly_legal(state, event)):
         return None
     for law in _BY_KIND[event.kind]:
         if not law.holds(state, event):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -112,7 +111,12 @@ class Snapshot:
 
     def came_from(self, number: int) -> list[int]:
         """The same of this number and above, the last first: they came in the order of their numbers."""
-        return list(itertools.takewhile(lambda one: one >= number, reversed(self._state.came)))
+        found = []
+        for one in reversed(self._state.came):
+            if one < number:
+                break
+            found.append(one)
+        return found
 
     @property
     def job_count(self) -> int:

@@ -46,7 +46,8 @@ def newcomers(snapshot: Snapshot, passed: int = 0) -> Iterable[int]:
     came = snapshot.came
     if not passed and len(came) > _FEW:
         return (number for number in _by_arrival(snapshot) if number in came)
-    return sorted(snapshot.came_from(passed), key=lambda number: (-snapshot.job(number).priority, number))
+    late = snapshot.came_from(passed)
+    return late if len(late) == 1 else sorted(late, key=lambda number: (-snapshot.job(number).priority, number))
 
 
 def before(snapshot: Snapshot, priority: int, passed: int) -> int:

@@ -39,7 +39,7 @@ _BODY = json.dumps({"command": ["true"], "workers": 1}).encode()
 _GANG = JobSpec(name="gang", argv=("sleep", "1000"), workers=4, backoff_s=0.0, grace_s=0.0)
 
 
-def run(*, seconds: float = 15.0, rate_per_s: float = 250.0, gangs: int = 20) -> list[Row]:
+def run(*, seconds: float = 15.0, rate_per_s: float = 210.0, gangs: int = 20) -> list[Row]:
     """Rates and waits; needs the extra `control`."""
     with _live() as state, Client(state=state) as client:
         start_s = [_start_s(client) for _ in range(gangs)]

@@ -142,16 +142,18 @@ class Scheduler:
         if not came and others_looked_at and jobs_seen == snapshot.job_count:
             return _NOTHING
         hopeful_S: Sequence[bool] | None = None   # asked for once somebody cannot start
-        idle_kept = {owner: int(snapshot.columns.idle_chips_N[nodes].sum())
-                     for owner, nodes in snapshot.reserved_nodes.items()} if snapshot.reserved_nodes else _NO_KEPT
-        most_kept = max(idle_kept.values(), default=0)
+        idle_kept, most_kept = None if snapshot.reserved_nodes else _NO_KEPT, 0   # counted once somebody cannot start
         for place, number in enumerate(self._in_turn(snapshot, came, passed)):
             job = snapshot.job(number)
             forbidden = barred(snapshot, job) if snapshot.usage.bars else _FREE
             if forbidden and len(forbidden) == len(job.shape.alternatives):
                 continue
             placement = self._open_placement(snapshot, job.shape, forbidden, hopeful_S)
-            if placement is None and most_kept and most_kept >= self.placer.fewest_chips(job.shape):
+            if placement is None and idle_kept is None:
+                idle_kept = {owner: int(snapshot.columns.idle_chips_N[nodes].sum())
+                             for owner, nodes in snapshot.reserved_nodes.items()}
+                most_kept = max(idle_kept.values(), default=0)
+            if placement is None and idle_kept and most_kept and most_kept >= self.placer.fewest_chips(job.shape):
                 placement = self._kept_placement(snapshot, number, job, forbidden, idle_kept)
             if placement is not None:
                 return (_event(snapshot, EventKind.PLACE, number, placement, ""),)

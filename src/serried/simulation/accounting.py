@@ -77,11 +77,13 @@ class Books:
         """Who holds what from now on, after everything that happened at this instant."""
         state = self._state
         since, self._version = self._version, state.version
-        touched = [(event.kind in _KEEP_FLAGS, nodes) for event, nodes in zip(
-            state.log[since:], state.touched[since:], strict=True) if len(nodes)]
+        touched = False
+        for version in range(since, self._version):
+            nodes = state.touched[version]
+            if len(nodes):
+                touched = True
+                self._file(nodes, already=state.log[version].kind in _KEEP_FLAGS)
         if touched:
-            for keeps_flags, nodes in touched:
-                self._file(nodes, already=keeps_flags)
             self._hold(sum([state.usage.held_milli_T[top] for top in self._tops]))
             self._open_milli = sum(state.columns.slots_KSG[-1][:, 0, 0].tolist()) * WHOLE_MILLI
             scraps_milli = self.capacity_milli - self.held_milli - self._open_milli - self._filed_milli

@@ -40,8 +40,8 @@ def command(
         say("fleet-retrace", records=len(records), attempts=attempts, decisions=decisions, same=True,
             timing={"items": len(records), "unit": "records", "wall_s": time.perf_counter() - began_s})
         return
-    console().print(f"{len(records)} records, {decisions} decisions: the simulator decides every one of them in the "
-                    f"same way\n{attempts} attempts ran, and no chip was ever held twice", markup=False)
+    console().print(f"records: {len(records)}, decisions: {decisions}; the simulator decides every one of them in the "
+                    f"same way\nattempts that ran: {attempts}; no chip was ever held twice", markup=False)
 
 
 def _of_file(path: Path) -> list[Record]:

@@ -6,18 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from serried.clock import SECOND_NS
 from serried.control.spec import JobSpec
 from serried.errors import BadInput, nearest
 from serried.fleet import Alternative, Fleet, Job, Shape, Tenant
 from serried.fleet.assembly import fleet_of
 from serried.fleet.policies import policy_named
 from serried.fleet.scheduler import Scheduler
+from serried.fleet.spec import WHOLE_MILLI
 from serried.runners import Node
 
 __all__ = ["Charter", "charter_fields", "charter_from", "check_same", "job_of"]
-
-_SECOND_NS = 1_000_000_000
-_MILLI = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,13 +84,13 @@ def job_of(spec: JobSpec, fleet: Fleet, shapes: dict[Shape, Shape]) -> Job:
     _check_figures(spec)
     shape = Shape(
         alternatives=(Alternative(kinds=kinds, worker_count=spec.workers, chips_per_worker=spec.chips_per_worker),),
-        share_milli=max(round(spec.share * _MILLI), 1), cpu_milli=round(spec.cpu_cores * _MILLI),
+        share_milli=max(round(spec.share * WHOLE_MILLI), 1), cpu_milli=round(spec.cpu_cores * 1000),
         memory_bytes=spec.memory_bytes, level=_level("topology.level", place.level, fleet),
         level_required=place.required, island_workers=place.island_workers, spread_workers=place.spread_workers,
         spread_level=_level("topology.spread_level", place.spread_level, fleet))
     return Job(name=spec.name, shape=shapes.setdefault(shape, shape), priority=spec.priority,
                tenant=_known("tenant", spec.tenant, tenants) if spec.tenant else 0, preemptible=spec.preemptible,
-               runtime_ns=round(spec.runtime_s * _SECOND_NS))
+               runtime_ns=round(spec.runtime_s * SECOND_NS))
 
 
 #: Field of a submission -> the least and the most that the fleet's columns and its clock can hold.

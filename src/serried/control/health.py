@@ -6,12 +6,12 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from serried.clock import SECOND_NS
 from serried.control.spec import Health
 from serried.runners import RankSeen
 
 __all__ = ["Watch", "hanging"]
 
-_SECOND_NS = 1_000_000_000
 #: So many slow steps in a row make a straggler; one may be chance.
 _SLOW_STEPS = 3
 
@@ -26,8 +26,8 @@ def hanging(health: Health, ranks: Mapping[int, RankSeen], running_ns: int, now_
     for rank, seen in sorted(ranks.items()):
         since_ns, allowed_s = (running_ns, health.start_s) if seen.beat is None else (
             max(seen.beat.heard_ns, running_ns), health.heartbeat_s)
-        if now_ns - since_ns > allowed_s * _SECOND_NS:
-            return f"rank {rank} gave no beat for {(now_ns - since_ns) / _SECOND_NS:.1f} s: it hangs"
+        if now_ns - since_ns > allowed_s * SECOND_NS:
+            return f"rank {rank} gave no beat for {(now_ns - since_ns) / SECOND_NS:.1f} s: it hangs"
     return ""
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from serried.control.records import CHARTER, CLOSED, EVENT, FAILED, RUNNING, Record
 from serried.errors import NoAnswer
+from serried.fleet.spec import WHOLE_MILLI
 
 __all__ = ["Broken", "check_history"]
 
-_WHOLE_MILLI = 1000
 _PLACING = ("PLACE", "REPLACE", "MOVE")
 
 
@@ -61,7 +61,7 @@ def check_history(records: Iterable[Record]) -> int:
             ran += 1
             for chip in _chips(holds[epoch][1]):
                 used[chip] += shares[fields["job"]]
-                _check(record, used[chip] <= _WHOLE_MILLI, f"chip {chip} is held once")
+                _check(record, used[chip] <= WHOLE_MILLI, f"chip {chip} is held once")
         elif record.kind == CLOSED:
             job, placement = holds.pop(fields["epoch"])
             if fields["epoch"] in runs:

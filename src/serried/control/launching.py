@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from serried.control.books import Attempt, Story
+from serried.clock import SECOND_NS
+from serried.control.books import Attempt, Books, Story
 from serried.fleet import Fleet
 from serried.fleet.columns import bits_of
 from serried.runners import Launch, Row
 
 __all__ = ["chips_of", "launch_of", "occupied"]
-
-_SECOND_NS = 1_000_000_000
-_MILLI = 1000
 
 
 def chips_of(attempt: Attempt, fleet: Fleet) -> dict[str, tuple[int, ...]]:
@@ -25,18 +23,18 @@ def chips_of(attempt: Attempt, fleet: Fleet) -> dict[str, tuple[int, ...]]:
             for node, chips in zip(placement.node_R.tolist(), placement.chips_R.tolist(), strict=True)}
 
 
-def launch_of(attempt: Attempt, story: Story, fleet: Fleet, incarnations: dict[str, str]) -> Launch:
+def launch_of(attempt: Attempt, story: Story, books: Books, incarnations: dict[str, str]) -> Launch:
     """The order to run an attempt. incarnations: of the nodes, as they are seen now."""
     spec, rows, first_rank = story.spec, [], 0
-    for (node, chips), workers in zip(chips_of(attempt, fleet).items(), attempt.placement.workers_R.tolist(),
+    for (node, chips), workers in zip(chips_of(attempt, books.fleet).items(), attempt.placement.workers_R.tolist(),
                                       strict=True):
         rows.append(Row(node=node, incarnation=incarnations[node], chips=chips, first_rank=first_rank,
                         rank_count=workers))
         first_rank += workers
     return Launch(attempt=attempt.id, name=spec.name, argv=spec.argv, rows=tuple(rows), directory=spec.directory,
                   environment=spec.environment, limits=spec.limits, checkpoint_directory=spec.checkpoint_directory,
-                  share_milli=max(round(spec.share * _MILLI), 1), restarts=attempt.restarts,
-                  grace_ns=round(spec.grace_s * _SECOND_NS))
+                  share_milli=books.state.jobs[attempt.id.job].shape.share_milli, restarts=attempt.restarts,
+                  grace_ns=round(spec.grace_s * SECOND_NS))
 
 
 def occupied(fleet: Fleet, attempts: Iterable[Attempt]) -> set[tuple[str, int]]:

@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import structlog
 
+from serried.clock import SECOND_NS
 from serried.control.charter import Charter
 from serried.control.ledger import Ledger, LedgerLost
 from serried.control.reconciler import Cancel, Command, Drain, Open, Reconciler, Submit, unknown_job
@@ -31,7 +32,6 @@ from serried.runners import Engine
 __all__ = ["ControlLoop", "SteadyClock"]
 
 Value = TypeVar("Value")
-_SECOND_NS = 1_000_000_000
 #: Requests that one step takes in; the others wait for the next.
 _MOST_REQUESTS = 256
 #: Records that are sent at once.
@@ -158,7 +158,7 @@ class ControlLoop:
         """What happened to a job: every record that speaks of it."""
         def found() -> list[dict[str, Any]]:
             records = [next(self._ledger.read(seq - 1)) for seq in self._now.books.stories[self._known(number)].seqs]
-            return [{"seq": record.seq, "time_s": record.time_ns / _SECOND_NS, "record": record.kind,
+            return [{"seq": record.seq, "time_s": record.time_ns / SECOND_NS, "record": record.kind,
                      **record.fields()} for record in records]
         return self._read(found)
 
@@ -251,7 +251,7 @@ class ControlLoop:
         pause_ns = self.terms.tick_ns
         if self._reconciler is not None and self._reconciler.next_ns >= 0:
             pause_ns = min(pause_ns, max(self._reconciler.next_ns - self._clock.now_ns(), 1_000_000))
-        return pause_ns / _SECOND_NS
+        return pause_ns / SECOND_NS
 
     def _step(self, reconciler: Reconciler, asked: list[_Request[Any]]) -> bool:
         """Whether anything was written."""
@@ -282,4 +282,4 @@ class ControlLoop:
         for request in asked:
             if not request.future.done():
                 request.future.set_exception(error)
-        self._stopping.wait(self.terms.tick_ns / _SECOND_NS)
+        self._stopping.wait(self.terms.tick_ns / SECOND_NS)

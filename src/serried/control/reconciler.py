@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from serried.clock import SECOND_NS
 from serried.control.books import Attempt, Books
 from serried.control.charter import Charter, charter_fields, check_same, job_of
 from serried.control.health import Watch, hanging
@@ -28,8 +29,6 @@ from serried.runners import Engine
 from serried.simulation.deciding import decide
 
 __all__ = ["Answer", "Cancel", "Command", "Drain", "Open", "Reconciler", "Submit", "unknown_job"]
-
-_SECOND_NS = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,7 +224,7 @@ class Reconciler:
             return hanging(health, self.sight.ranks(attempt.id, nodes), attempt.running_ns, self.now_ns)
         ordered_ns = self._ordered.get(("first", attempt.id.epoch, ""), self.now_ns)
         if self.now_ns - ordered_ns > self.terms.start_ns:
-            return f"not all of its ranks ran within {self.terms.start_ns / _SECOND_NS:g} s"
+            return f"not all of its ranks ran within {self.terms.start_ns / SECOND_NS:g} s"
         return ""
 
     def _note_stragglers(self, attempt: Attempt, nodes: Sequence[str]) -> None:
@@ -245,7 +244,7 @@ class Reconciler:
             self._write_event(Event(time_ns=self.now_ns, kind=EventKind.FINISH, job=job, cause="failed"), why=why,
                               exit_codes=list(exit_codes))
             return
-        backoff_ns = round(story.spec.backoff_s * _SECOND_NS) * 2 ** min(max(failures - 1, 0), 30) if counts else 0
+        backoff_ns = round(story.spec.backoff_s * SECOND_NS) * 2 ** min(max(failures - 1, 0), 30) if counts else 0
         self._write(FAILED, json.dumps({
             "job": job, "epoch": attempt.id.epoch, "why": why, "counts": counts, "exit_codes": list(exit_codes),
             "not_before_ns": self.now_ns + min(backoff_ns, self.terms.most_backoff_ns)}))
@@ -304,7 +303,7 @@ class Reconciler:
         names = self._names(attempt)
         if not all(map(sight.is_fresh, names)):
             return
-        launch = launch_of(attempt, story, self.books.fleet, {name: sight.nodes[name].incarnation for name in names})
+        launch = launch_of(attempt, story, self.books, {name: sight.nodes[name].incarnation for name in names})
         if taken and any((row.node, chip) in taken for row in launch.rows for chip in row.chips):
             return
         unseen = [name for name in names if (attempt.id, name) not in sight.tasks]
@@ -320,7 +319,7 @@ class Reconciler:
                and self._is_due("stop", attempt.id.epoch, name)]
         if due:
             story = self.books.stories[attempt.id.job]
-            self.engine.stop(attempt.id, due, round(story.spec.grace_s * _SECOND_NS) if attempt.is_gentle else 0)
+            self.engine.stop(attempt.id, due, round(story.spec.grace_s * SECOND_NS) if attempt.is_gentle else 0)
 
     def _names(self, attempt: Attempt) -> list[str]:
         """Nodes of an attempt, in the order of its rows."""

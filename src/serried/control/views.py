@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 
+from serried.clock import SECOND_NS
 from serried.control.books import Attempt, Story
 from serried.control.launching import chips_of
 from serried.control.reconciler import Reconciler
@@ -15,8 +16,6 @@ from serried.fleet.spec import WHOLE_MILLI
 from serried.runners import AttemptId
 
 __all__ = ["attempt_of", "job_view", "node_view", "phase_of", "usage_of"]
-
-_SECOND_NS = 1_000_000_000
 
 
 def phase_of(reconciler: Reconciler, number: int) -> JobPhase:
@@ -46,8 +45,8 @@ def job_view(reconciler: Reconciler, number: int, *, ranks: bool = True) -> JobV
         priority=spec.priority, phase=phase_of(reconciler, number),
         chip_count=spec.workers * spec.chips_per_worker if placement is None else
         int(np.bitwise_count(placement.chips_R).sum()),
-        submitted_s=story.submitted_ns / _SECOND_NS, started_s=max(story.first_running_ns, 0) / _SECOND_NS,
-        ended_s=max(story.ended_ns, 0) / _SECOND_NS, epoch=story.epoch, restarts=story.restarts,
+        submitted_s=story.submitted_ns / SECOND_NS, started_s=max(story.first_running_ns, 0) / SECOND_NS,
+        ended_s=max(story.ended_ns, 0) / SECOND_NS, epoch=story.epoch, restarts=story.restarts,
         retries_left=max(spec.retries - story.failures, 0), evictions=state.evictions_J[number], outcome=story.outcome,
         ranks=_rank_views(reconciler, story, attempt) if ranks and attempt is not None else ())
 
@@ -81,7 +80,7 @@ def node_view(reconciler: Reconciler, node: int) -> NodeView:
         words = ["up" if reconciler.sight.is_fresh(name) else "silent"]
     return NodeView(name=name, kind=fleet.kinds[int(fleet.kind_N[node])], chip_count=int(fleet.chip_count_N[node]),
                     idle_chips=int(state.columns.idle_chips_N[node]), state=words[0],
-                    heard_s=seen.heard_ns / _SECOND_NS if seen else 0.0,
+                    heard_s=seen.heard_ns / SECOND_NS if seen else 0.0,
                     incarnation=seen.incarnation if seen else "", jobs=tuple(state.jobs_on(node)))
 
 

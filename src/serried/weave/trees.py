@@ -2,7 +2,9 @@
 
 A packing by column generation: trees are grown along the wires that are cheapest at present prices, a linear programme
 (HiGHS) mixes the trees found so far so that the fullest wire is least full, and its dual values are the next prices.
-The cut bound of `serried.weave.bound` says when to stop.
+The cut bound of `serried.weave.bound` says when to stop. Of the many mixtures that load the fullest wires alike that is
+taken which loads the others least, the fullest of them first: a wire that need not be full is no second bottleneck when
+messages share it unfairly.
 
 Axes: E = directed wire, T = tree, V = endpoint.
 """
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +31,10 @@ _STEEPNESS = 8.0
 #: While the first trees are grown, each step further from the root makes a wire dearer by this part: shallow trees fill
 #: a pipeline sooner. Later ones answer the dual prices alone, so that the packing still reaches its bound.
 _DEPTH_PRICE = 0.05
+#: Kinds of wires that are relieved one after the other.
+_LEVELS = 4
+#: Wires whose price is below this part of the dearest are not what holds a mixture back; loads may differ by as much.
+_SLACK = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,53 +65,96 @@ def pack_trees(graph: Wires, share_V: Floats | None, *, spreads: bool, gathers: 
     chance = np.random.default_rng(seed)
     kinds = [kind for kind, wanted in ((False, spreads), (True, gathers)) if wanted]
     roots = [root for root in range(graph.endpoint_count) if share_V is None or share_V[root] > 0]
-    trees = {(tree.root, tree.gathers, tree.parent_V): tree for tree in _stars(graph, roots, kinds)}
+    routes = _Routes(graph)
+    trees = {_key(tree): tree for tree in _stars(graph, routes, roots, kinds)}
+    enough = bound_s_per_byte * (1 + gap)
     if trees:
-        packing, _ = _mix(graph, list(trees.values()), share_V, kinds)
-        if packing.time_s_per_byte <= bound_s_per_byte * (1 + gap):
-            return packing
+        mixture = _mix(graph, list(trees.values()), share_V, kinds)
+        if mixture.time_s_per_byte <= enough:
+            return _relieved(graph, list(trees.values()), share_V, kinds, mixture)
     load_E = np.zeros(len(graph.source_E))
     for _ in range(first_rounds):
         for root in roots:
             weight_E = load_E / graph.bandwidth_bytes_per_s_E
             price_E = np.exp(_STEEPNESS * weight_E / max(weight_E.max(), 1e-300)) / graph.bandwidth_bytes_per_s_E
-            for tree in _grow(graph, price_E, [root], kinds, chance, depth_price=_DEPTH_PRICE):
-                trees[(root, tree.gathers, tree.parent_V)] = tree
+            for tree in _grow(graph, routes, price_E, [root], kinds, chance, depth_price=_DEPTH_PRICE):
+                trees[_key(tree)] = tree
                 np.add.at(load_E, list(tree.load_E), 1.0)
-    packing, price_E = _mix(graph, list(trees.values()), share_V, kinds)
-    for _ in range(rounds):
-        if packing.time_s_per_byte <= bound_s_per_byte * (1 + gap):
-            break
-        before = len(trees)
+
+    def grown(price_E: Floats) -> list[Tree]:
         floor = 1e-4 * price_E.sum() / np.maximum(graph.bandwidth_bytes_per_s_E.sum(), 1e-300)
-        for tree in _grow(graph, price_E + floor, roots, kinds, chance):
-            trees[(tree.root, tree.gathers, tree.parent_V)] = tree
-        if len(trees) == before:
+        return _grow(graph, routes, price_E + floor, roots, kinds, chance)
+
+    mixture = _mix(graph, list(trees.values()), share_V, kinds)
+    for _ in range(rounds):
+        if mixture.time_s_per_byte <= enough or not _taken_in(trees, grown(mixture.price_E)):
             break
-        packing, price_E = _mix(graph, list(trees.values()), share_V, kinds)
-    return packing
+        mixture = _mix(graph, list(trees.values()), share_V, kinds)
+    return _relieved(graph, list(trees.values()), share_V, kinds, mixture)
 
 
-def _stars(graph: Wires, roots: Sequence[int], kinds: Sequence[bool]) -> list[Tree]:
+def _relieved(graph: Wires, trees: Sequence[Tree], share_V: Floats | None, kinds: Sequence[bool],
+              mixture: _Mixture) -> Packing:
+    """The mixture that loads no wire more than the given one loads its fullest, and others as little as can be: what
+    holds the fullest back is kept to its load, the fullest of the rest are relieved, and so on."""
+    time_s_per_byte, most_E = mixture.time_s_per_byte, np.full(len(graph.source_E), np.inf)
+    for _ in range(_LEVELS):
+        fullest_E = np.isinf(most_E) & (mixture.price_E > _SLACK * mixture.price_E.max())
+        most_E[fullest_E] = mixture.fullest * (1 + _SLACK)
+        if np.isfinite(most_E).all():
+            break
+        mixture = _mix(graph, trees, share_V, kinds, most_E)
+    return Packing(trees=mixture.trees, share_T=mixture.share_T, time_s_per_byte=time_s_per_byte)
+
+
+def _key(tree: Tree) -> object:
+    return tree.root, tree.gathers, tree.parent_V
+
+
+def _taken_in(trees: dict[object, Tree], grown: Sequence[Tree]) -> bool:
+    """Whether any of these trees is new."""
+    before = len(trees)
+    trees.update((_key(tree), tree) for tree in grown)
+    return len(trees) > before
+
+
+class _Routes:
+    """The paths of `serried.weave.timing`: a schedule says who tells whom, and the network by which wires."""
+
+    def __init__(self, graph: Wires) -> None:
+        self.path = paths(graph)
+        self._count = graph.endpoint_count
+        pairs = np.repeat([source * self._count + target for source, target in self.path],
+                          [len(path) for path in self.path.values()])
+        wires_P = np.fromiter(chain.from_iterable(self.path.values()), np.int64, len(pairs))
+        self._crosses = csr_array((np.ones(len(pairs)), (pairs, wires_P)), shape=(self._count**2, len(graph.source_E)))
+        self._apart = np.isinf(Ways(graph).cost_VV)
+
+    def cost_VV(self, price_E: Floats) -> Floats:
+        """What a message from one endpoint to another costs; infinite where only endpoints lead."""
+        cost_VV = (self._crosses @ price_E).reshape(self._count, self._count)
+        return np.where(self._apart, np.inf, cost_VV)
+
+
+def _stars(graph: Wires, routes: _Routes, roots: Sequence[int], kinds: Sequence[bool]) -> list[Tree]:
     """Everybody straight to everybody, where wires allow: nothing is shorter, and often nothing is better."""
-    routes = paths(graph)
     count = graph.endpoint_count
-    if len(routes) < count * (count - 1):
+    if len(routes.path) < count * (count - 1):
         return []
     return [Tree(root=root, gathers=gathers, parent_V=tuple(-1 if node == root else root for node in range(count)),
                  load_E=tuple(wire for node in range(count) if node != root
-                              for wire in routes[(node, root) if gathers else (root, node)]))
+                              for wire in routes.path[(node, root) if gathers else (root, node)]))
             for gathers in kinds for root in roots]
 
 
-def _grow(graph: Wires, price_E: Floats, roots: Sequence[int], kinds: Sequence[bool],
+def _grow(graph: Wires, routes: _Routes, price_E: Floats, roots: Sequence[int], kinds: Sequence[bool],
           chance: np.random.Generator, *, depth_price: float = 0.0) -> list[Tree]:
     """A cheap tree per root and direction (Prim's rule): the next endpoint is the one that is cheapest to reach."""
-    ways = Ways(graph, price_E * (1 + 1e-3 * chance.random(len(price_E))))
     count = graph.endpoint_count
+    cost_VV = routes.cost_VV(price_E * (1 + 1e-3 * chance.random(len(price_E))))
     grown = []
     for gathers in kinds:
-        step = ways.cost_VV.T if gathers else ways.cost_VV
+        step = cost_VV.T if gathers else cost_VV
         for root in roots:
             dear = step * (1 + 1e-2 * chance.random(step.shape))
             parent, best, via = [-1] * count, dear[root].copy(), np.full(count, root)
@@ -115,7 +165,7 @@ def _grow(graph: Wires, price_E: Floats, roots: Sequence[int], kinds: Sequence[b
             for _ in range(count - 1):
                 node = int(np.argmin(np.where(outside, best, np.inf)))
                 parent[node] = int(via[node])
-                load += ways.path(node, parent[node]) if gathers else ways.path(parent[node], node)
+                load += routes.path[(node, parent[node]) if gathers else (parent[node], node)]
                 outside[node] = False
                 depth_V[node] = depth_V[parent[node]] + 1
                 reached = dear[node] * (1 + depth_price * depth_V[node])
@@ -125,14 +175,31 @@ def _grow(graph: Wires, price_E: Floats, roots: Sequence[int], kinds: Sequence[b
     return grown
 
 
-def _mix(graph: Wires, trees: Sequence[Tree], share_V: Floats | None, kinds: Sequence[bool]) -> tuple[Packing, Floats]:
-    """The mixture whose fullest wire is least full, and the price of each wire (dual value of its capacity)."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Mixture:
+    """Trees in use and their shares; fullest: load of the fullest wire that is not held, in time by the byte and mean
+    bandwidth; price_E: dual values, what a little more of each wire would bring."""
+
+    trees: tuple[Tree, ...]
+    share_T: Floats
+    fullest: float
+    price_E: Floats
+    time_s_per_byte: float
+
+
+def _mix(graph: Wires, trees: Sequence[Tree], share_V: Floats | None, kinds: Sequence[bool],
+         most_E: Floats | None = None) -> _Mixture:
+    """The mixture whose fullest wire is least full. most_E: loads that some wires are held to, infinite for those that
+    are to be as little full as can be."""
     wire_count, count = len(graph.source_E), graph.endpoint_count
-    bandwidth_E = graph.bandwidth_bytes_per_s_E / graph.bandwidth_bytes_per_s_E.mean()
+    mean = float(graph.bandwidth_bytes_per_s_E.mean())
+    bandwidth_E = graph.bandwidth_bytes_per_s_E / mean
+    held_E = np.zeros(wire_count, dtype=bool) if most_E is None else np.isfinite(most_E)
+    allowed_E = np.zeros(wire_count) if most_E is None else np.where(held_E, most_E * bandwidth_E, 0.0)
     column = np.repeat(np.arange(len(trees)), [len(tree.load_E) for tree in trees])
     load = csr_array((np.ones(len(column)), (np.concatenate([tree.load_E for tree in trees]), column)),
                      shape=(wire_count, len(trees)))
-    capacity = hstack([load, csr_array(-bandwidth_E[:, None])])
+    capacity = hstack([load, csr_array(np.where(held_E, 0.0, -bandwidth_E)[:, None])])
     row = np.asarray([tree.root + count * kinds.index(tree.gathers) for tree in trees])
     owned = csr_array((np.ones(len(trees)), (row, np.arange(len(trees)))), shape=(count * len(kinds), len(trees) + 1))
     if share_V is not None:
@@ -143,9 +210,8 @@ def _mix(graph: Wires, trees: Sequence[Tree], share_V: Floats | None, kinds: Seq
         equal = vstack([owned[:count] - owned[count:], once])
         wanted = np.append(np.zeros(count), 1.0)
     cost = np.append(np.zeros(len(trees)), 1.0)
-    solved = linprog(cost, A_ub=capacity, b_ub=np.zeros(wire_count), A_eq=equal, b_eq=wanted, method="highs")
+    solved = linprog(cost, A_ub=capacity, b_ub=allowed_E, A_eq=equal, b_eq=wanted, method="highs")
     used = solved.x[:-1] > 1e-9
-    return Packing(trees=tuple(tree for tree, wanted_tree in zip(trees, used, strict=True) if wanted_tree),
-                   share_T=solved.x[:-1][used],
-                   time_s_per_byte=float(solved.fun) / float(graph.bandwidth_bytes_per_s_E.mean())), np.maximum(
-        -solved.ineqlin.marginals, 0.0)
+    return _Mixture(trees=tuple(tree for tree, wanted_tree in zip(trees, used, strict=True) if wanted_tree),
+                    share_T=solved.x[:-1][used], fullest=float(solved.fun), time_s_per_byte=float(solved.fun) / mean,
+                    price_E=np.maximum(-solved.ineqlin.marginals, 0.0))

@@ -1,12 +1,14 @@
 """Plans in other people's forms: written, read back, proven again; broken ones refused with their place."""
 
+import numpy as np
 import pytest
 
 from serried.emit.goal import read_goal, write_goal
 from serried.emit.msccl_xml import read_msccl_xml, write_msccl_xml
 from serried.emit.nccl_tuner import read_nccl_tuner, write_nccl_tuner
 from serried.errors import BadInput
-from serried.weave import ALGORITHMS, check, faults, stock_schedule
+from serried.weave import ALGORITHMS, check, faults, stock_schedule, synthesise
+from tests.weave.test_synthesis import star
 
 TIERED = ("hierarchical", "rail_aligned", "two_level")
 
@@ -39,6 +41,14 @@ def test_fused_steps_are_the_receive_and_the_send_that_they_are(tmp_path):
     path = tmp_path / "pair.xml"
     path.write_text(_pair(_step(0, "s", "i", "i") + _step(1, "r", "i", "i"), _step(0, "rrcs", "i", "i")),
                     encoding="utf-8")
+    assert faults(read_msccl_xml(path)) == []
+
+
+def test_unequal_chunks_are_told_as_equal_ones(tmp_path):
+    made = synthesise("all_reduce", star(5, slow=0.37), 1e6, grain=3).schedule
+    path = tmp_path / "plan.xml"
+    path.write_text(write_msccl_xml(made), encoding="utf-8")
+    assert len(np.unique(made.chunk_weight_C)) > 1
     assert faults(read_msccl_xml(path)) == []
 
 

@@ -10,6 +10,10 @@ from hypothesis import strategies as st
 from serried.errors import BadInput
 from serried.weave import faults, read_wires, schedule_time_s, stock_schedule, stock_times_s, synthesise
 from serried.weave.bound import all_reduce_bound, broadcast_bound, gather_bound
+from serried.weave.spec import in_equal_chunks
+from serried.weave.synthesis import _cut
+from serried.weave.timing import message_bytes_K, paths
+from serried.weave.trees import pack_trees
 from serried.weave.wires import wires
 
 OPERATIONS = ("all_reduce", "all_gather", "reduce_scatter", "broadcast")
@@ -30,6 +34,16 @@ def islands(count, rate=1.0, bridge=0.25):
         links += [(rank, switch, rate, 0.0), (switch, rank, rate, 0.0)]
     links += [(2 * count, 2 * count + 1, bridge, 0.0), (2 * count + 1, 2 * count, bridge, 0.0)]
     return wires("islands", tuple(map(str, range(2 * count + 2))), 2 * count, links)
+
+
+def rails(nodes=3, width=3):
+    """Nodes of `width` chips on a quick switch each; chip i of every node on leaf i, and a spine over the leaves."""
+    count = nodes * width
+    links = [(rank, count + rank // width, 9.0) for rank in range(count)]
+    links += [(rank, count + nodes + rank % width, 1.0) for rank in range(count)]
+    links += [(count + nodes + leaf, count + nodes + width, float(nodes)) for leaf in range(width)]
+    both = [each for one, other, rate in links for each in ((one, other, rate, 0.0), (other, one, rate, 0.0))]
+    return wires("rails", tuple(map(str, range(count + nodes + width + 1))), count, both)
 
 
 def torus(side):
@@ -65,8 +79,8 @@ def test_the_gather_bound_is_the_worst_of_all_cuts():
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-@pytest.mark.parametrize("graph", [star(8), star(6, slow=0.3), islands(3), torus(4)], ids=["star", "slow", "bridge",
-                                                                                           "torus"])
+@pytest.mark.parametrize("graph", [star(8), star(6, slow=0.3), islands(3), torus(4), rails()],
+                         ids=["star", "slow", "bridge", "torus", "rails"])
 def test_fitted_schedules_are_right_and_reach_the_bound(operation, graph):
     made = synthesise(operation, graph, 1e6, grain=8)
     assert faults(made.schedule) == []
@@ -153,3 +167,50 @@ def test_bad_wires_are_refused(tmp_path, text):
     path.write_text(text, encoding="utf-8")
     with pytest.raises(BadInput):
         read_wires(path)
+
+
+def test_wires_that_need_not_be_full_are_not():
+    """Two islands of four: a chunk crosses the bridge once each way and takes 14 messages over the 8 other wires each
+    way, where 14 / 8 of a buffer at rate 1 stand beside 1 at the bridge's quarter."""
+    graph = islands(4)
+    packing = pack_trees(graph, None, spreads=True, gathers=True, bound_s_per_byte=all_reduce_bound(graph))
+    load_E = np.zeros(len(graph.source_E))
+    for tree, share in zip(packing.trees, packing.share_T, strict=True):
+        np.add.at(load_E, list(tree.load_E), share)
+    bridge_E = (graph.source_E >= 8) & (graph.target_E >= 8)
+    assert load_E[bridge_E] == pytest.approx(1.0, rel=1e-3)
+    assert load_E[~bridge_E] == pytest.approx(14 / 8, rel=0.02)
+
+
+def test_trees_go_where_messages_go():
+    """The wires that a tree was packed with are those that its messages take in the timing."""
+    graph = rails()
+    routes = paths(graph)
+    packing = pack_trees(graph, None, spreads=True, gathers=True, bound_s_per_byte=all_reduce_bound(graph))
+    for tree in packing.trees:
+        hops = [(child, parent) if tree.gathers else (parent, child)
+                for child, parent in enumerate(tree.parent_V) if parent >= 0]
+        assert sorted(tree.load_E) == sorted(wire for hop in hops for wire in routes[hop])
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(1e-4, 1.0), min_size=1, max_size=40), st.integers(1, 64))
+def test_every_way_gets_its_share_in_chunks(shares, chunks):
+    """`chunks` in all, none empty, and what a way carries is its part of what all that were kept carry."""
+    ways = {(number,): share for number, share in enumerate(shares)}
+    found = _cut(ways, chunks)
+    units = sum(map(sum, found.values()))
+    kept = sum(sorted(shares)[-chunks:])
+    assert sum(map(len, found.values())) == chunks
+    assert min(map(min, found.values())) >= 1
+    for way, cut in found.items():
+        assert sum(cut) / units == pytest.approx(ways[way] / kept, abs=1 / 4096)
+        assert max(cut) - min(cut) <= 1
+
+
+def test_chunks_of_any_weight_become_equal_ones():
+    made = synthesise("all_reduce", star(5, slow=0.37), 1e6, grain=3).schedule
+    equal = in_equal_chunks(made)
+    assert len(np.unique(made.chunk_weight_C)) > 1
+    assert faults(equal) == []
+    assert message_bytes_K(equal, 1e6) == pytest.approx(message_bytes_K(made, 1e6))

@@ -18,7 +18,7 @@ import numpy as np
 from serried.errors import BadInput
 from serried.weave import Schedule
 from serried.weave.schedule_file import MOST_CHUNKS, MOST_RANKS, MOST_SLOTS, MOST_STEPS, StepTable
-from serried.weave.spec import COPY, RECEIVE, RECEIVE_REDUCE, REDUCE, SEND, Operation
+from serried.weave.spec import COPY, RECEIVE, RECEIVE_REDUCE, REDUCE, SEND, Operation, in_equal_chunks
 
 __all__ = ["read_msccl_xml", "write_msccl_xml"]
 
@@ -33,10 +33,10 @@ _MOST_BYTES = 1 << 28
 def write_msccl_xml(schedule: Schedule, *, least_bytes: int = 0, most_bytes: int = 1 << 40,
                     protocol: str = "Simple") -> str:
     """The XML text. Raises BadInput for what the loader cannot take."""
-    weight_C = schedule.chunk_weight_C // np.gcd.reduce(schedule.chunk_weight_C)
-    if schedule.switch_count or schedule.root or (weight_C > 1).any():
-        raise BadInput(field="--emit", value="msccl-xml", expected="equal chunks, ranks alone, and root 0",
+    if schedule.switch_count or schedule.root:
+        raise BadInput(field="--emit", value="msccl-xml", expected="ranks alone, and root 0",
                        remedy="Switches that add, and other roots, cannot be told in this format.")
+    schedule = in_equal_chunks(schedule)
     steps = schedule.steps
     channels = int(steps.channel_K.max(initial=0)) + 1
     root = ElementTree.Element("algo", {

@@ -19,7 +19,7 @@ import numpy as np
 from serried.errors import BadInput
 from serried.weave import Schedule
 from serried.weave.legality import message_pairs
-from serried.weave.spec import COPY, RECEIVE, RECEIVE_REDUCE, REDUCE, SEND, Operation, spans
+from serried.weave.spec import COPY, RECEIVE, RECEIVE_REDUCE, REDUCE, SEND, Operation, in_equal_chunks, spans
 
 __all__ = ["COLLECTIVES", "write_mscclpp_json"]
 
@@ -74,10 +74,10 @@ def write_mscclpp_json(schedule: Schedule, *, least_bytes: int = 0, most_bytes: 
 
     Raises BadInput for what the loader cannot take.
     """
-    weight_C = schedule.chunk_weight_C // np.gcd.reduce(schedule.chunk_weight_C)
-    if schedule.switch_count or schedule.root or (weight_C > 1).any():
-        raise BadInput(field="--emit", value="mscclpp-json", expected="equal chunks, ranks alone, and root 0",
+    if schedule.switch_count or schedule.root:
+        raise BadInput(field="--emit", value="mscclpp-json", expected="ranks alone, and root 0",
                        remedy="Switches that add, and other roots, cannot be told in this format.")
+    schedule = in_equal_chunks(schedule)
     block_K = _blocks(schedule)
     weft = _Weft(block_K=block_K, key_K=_keys(schedule, block_K), **_semaphores(schedule, block_K))
     slot, scratch = _landing(schedule)

@@ -10,6 +10,7 @@ Axes: M = message, E = directed wire.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,14 +18,19 @@ from serried.weave.timing import Path
 from serried.weave.trees import Tree
 from serried.weave.wires import Wires
 
-__all__ = ["Pipeline", "depths_V", "pipelined"]
+__all__ = ["Pieces", "Pipeline", "depths_V", "pipelined"]
+
+#: Chunks by the tree, or pair of trees, that they take: how many units of the buffer each has.
+Pieces = dict[tuple[Tree, ...], tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline:
-    """Messages as (chunk, sender, receiver, adds) in the order in which they begin, and when the last has arrived."""
+    """Messages as (chunk, sender, receiver, adds) in the order in which they begin, and when the last has arrived;
+    units_C: the buffer's chunks in proportion."""
 
     messages: tuple[tuple[int, int, int, bool], ...]
+    units_C: tuple[int, ...]
     time_s: float
 
 
@@ -38,11 +44,11 @@ class _Messages:
     frees: list[list[int]]
 
 
-def pipelined(graph: Wires, routes: Mapping[tuple[int, int], Path], pieces: Mapping[tuple[Tree, ...], int],
-              payload_bytes: float, *, step_s: float = 0.0) -> Pipeline:
-    """The list schedule of `pieces`: equal chunks by the tree, or pair of trees, that they take."""
-    messages = _messages(graph.endpoint_count, pieces)
-    chunk_bytes = payload_bytes / sum(pieces.values())
+def pipelined(graph: Wires, routes: Mapping[tuple[int, int], Path], pieces: Pieces, payload_bytes: float, *,
+              step_s: float = 0.0) -> Pipeline:
+    """The list schedule of `pieces`."""
+    messages, units_C = _messages(pieces)
+    unit_bytes = payload_bytes / sum(units_C)
     bandwidth, latency = graph.bandwidth_bytes_per_s_E.tolist(), graph.latency_s_E.tolist()
     free_s, chooses, busy_s = [0.0] * len(bandwidth), [False] * len(bandwidth), [0.0] * graph.endpoint_count
     waiting: list[list[tuple[int, int, int]]] = [[] for _ in bandwidth]
@@ -64,7 +70,8 @@ def pipelined(graph: Wires, routes: Mapping[tuple[int, int], Path], pieces: Mapp
             continue
         sent = heapq.heappop(waiting[number])[2]
         begun.append(sent)
-        sender = messages.told[sent][1]
+        chunk, sender = messages.told[sent][:2]
+        chunk_bytes = units_C[chunk] * unit_bytes
         begin_s = arrive_s = busy_s[sender] = max(now_s, busy_s[sender]) + step_s / 2
         for wire in routes[messages.told[sent][1:3]]:
             begin_s = max(begin_s, free_s[wire])
@@ -79,22 +86,21 @@ def pipelined(graph: Wires, routes: Mapping[tuple[int, int], Path], pieces: Mapp
             if not messages.needs[freed]:
                 heapq.heappush(events, (arrive_s, 0, freed))
     assert len(begun) == len(messages.told), "trees cannot deadlock"
-    return Pipeline(messages=tuple(messages.told[number] for number in begun), time_s=last_s)
+    return Pipeline(messages=tuple(messages.told[number] for number in begun), units_C=units_C, time_s=last_s)
 
 
-def _messages(count: int, pieces: Mapping[tuple[Tree, ...], int]) -> _Messages:
-    """Every hop of every chunk; roots in order, so that chunks are numbered by their root."""
-    found = _Messages(told=[], due=[], needs=[], frees=[])
-    chunk = 0
-    for way, number in sorted(pieces.items(), key=lambda item: item[0][0].root):
+def _messages(pieces: Pieces) -> tuple[_Messages, tuple[int, ...]]:
+    """Every hop of every chunk, and units by chunk; roots in order, so that chunks are numbered by their root."""
+    found, units_C = _Messages(told=[], due=[], needs=[], frees=[]), list[int]()
+    for way, cut in sorted(pieces.items(), key=lambda item: item[0][0].root):
         depths = [depths_V(tree.parent_V) for tree in way]
-        for turn in range(number):
+        for turn, units in enumerate(cut):
             begin, into_root = turn, list[int]()
             for tree, depth_V in zip(way, depths, strict=True):
-                into_root = _tree(found, tree, depth_V, chunk, begin, into_root)
+                into_root = _tree(found, tree, depth_V, len(units_C), begin, into_root)
                 begin += max(depth_V)
-            chunk += 1
-    return found
+            units_C.append(units)
+    return found, tuple(units // math.gcd(*units_C) for units in units_C)
 
 
 def _tree(found: _Messages, tree: Tree, depth_V: Sequence[int], chunk: int, begin: int, before: Sequence[int]

@@ -5,14 +5,16 @@ Axes: K = step, C = chunk of the whole buffer, D = dependency, R = rank (endpoin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from serried.errors import BadInput
+
 __all__ = ["BUFFERS", "COPY", "INPUT", "KINDS", "OPERATIONS", "OUTPUT", "RECEIVE", "RECEIVE_REDUCE", "REDUCE",
-           "SCRATCH", "SEND", "Operation", "Schedule", "Steps", "place", "slot_K", "spans"]
+           "SCRATCH", "SEND", "Operation", "Schedule", "Steps", "in_equal_chunks", "place", "slot_K", "spans"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -108,3 +110,32 @@ def slot_K(schedule: Schedule, rank_K: Ints, buffer_K: Ints, chunk_K: Ints) -> I
     begins = np.stack(place(schedule, rank_K))
     inside_K = np.take_along_axis(begins, np.maximum(buffer_K, 0)[None, :], axis=0)[0] + chunk_K
     return np.where(buffer_K < 0, -1, rank_K * schedule.slot_count + inside_K)
+
+
+def in_equal_chunks(schedule: Schedule) -> Schedule:
+    """The same schedule with chunks cut into the largest equal ones; steps then move several in a row.
+
+    For formats that know no other. Raises BadInput where scratch is used: its chunks have no weight of their own.
+    """
+    weight_C = schedule.chunk_weight_C // np.gcd.reduce(schedule.chunk_weight_C)
+    if (weight_C == 1).all():
+        return schedule
+    if schedule.scratch_count:
+        raise BadInput(field=schedule.name, value=schedule.scratch_count, expected="equal chunks where scratch is used",
+                       remedy="Cut the buffer into equal chunks.")
+    begin_S = np.concatenate([[0], np.cumsum(np.tile(weight_C, schedule.slot_count // schedule.chunk_count))])
+    steps = schedule.steps
+    begins = np.stack(place(schedule, steps.rank_K))
+
+    def cut(buffer_K: Ints, chunk_K: Ints) -> tuple[Ints, Ints]:
+        """First chunk and count, -1 and 0 where there is no buffer."""
+        used_K = buffer_K >= 0
+        base_K = np.take_along_axis(begins, np.maximum(buffer_K, 0)[None, :], axis=0)[0]
+        first_K = np.where(used_K, base_K + chunk_K, 0)
+        count_K = begin_S[np.where(used_K, first_K + steps.count_K, 0)] - begin_S[first_K]
+        return np.where(used_K, begin_S[first_K] - begin_S[base_K], -1), np.where(used_K, count_K, 0)
+
+    source_K, read_K = cut(steps.source_buffer_K, steps.source_chunk_K)
+    target_K, write_K = cut(steps.target_buffer_K, steps.target_chunk_K)
+    return replace(schedule, chunk_weight_C=np.ones(int(weight_C.sum()), dtype=np.int64), steps=replace(
+        steps, source_chunk_K=source_K, target_chunk_K=target_K, count_K=np.maximum(read_K, write_K)))

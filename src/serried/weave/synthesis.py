@@ -1,11 +1,12 @@
 """Which schedule fits these wires, and how close is it to the best that any schedule could do?
 
-Bound by cuts, trees by packing, then chunks: every tree carries as many equal chunks as its share asks for, and chunk k
-of a tree runs one step behind chunk k - 1, so that all trees work at once.
+Bound by cuts, trees by packing, then chunks: every tree carries its share, cut into chunks that are as alike as can be,
+and chunk k of a tree runs one step behind chunk k - 1, so that all trees work at once.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,19 +17,22 @@ import numpy.typing as npt
 from serried.errors import BadInput
 from serried.weave.bound import all_reduce_bound, broadcast_bound, gather_bound, reverse
 from serried.weave.loom import Loom
-from serried.weave.pipeline import Pipeline, pipelined
+from serried.weave.pipeline import Pieces, Pipeline, pipelined
 from serried.weave.spec import SEND, Operation, Schedule
 from serried.weave.stock import ALGORITHMS, stock_schedule
-from serried.weave.timing import paths, schedule_time_s
+from serried.weave.timing import message_bytes_K, paths, schedule_time_s
 from serried.weave.trees import Packing, Tree, pack_trees
 from serried.weave.wires import Wires
 
 __all__ = ["Synthesis", "stock_times_s", "synthesise"]
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 #: Steps that a fitted schedule may have, and the chunks per root that are tried within them.
 _MOST_STEPS = 70_000
 _GRAINS = (1, 2, 4, 8, 16, 32, 64, 128)
+#: Shares are rounded to whole units: of the buffer at least so many, and so many a chunk.
+_UNITS, _UNITS_A_CHUNK = 4096, 4
 #: On graphs of so few endpoints every chunking is timed in full; list schedules within 1/_ALIKE are alike.
 _FEW, _ALIKE = 16, 20.0
 
@@ -74,7 +78,7 @@ def _pipelines(operation: Operation, graph: Wires, packing: Packing, payload_byt
     found: list[Pipeline] = []
     for each in _GRAINS if grain is None else (grain,):
         pieces = _pieces(operation, packing, each, count, root)
-        if 2 * sum(n * len(way) for way, n in pieces.items()) * (count - 1) > _MOST_STEPS and found:
+        if 2 * sum(len(units) * len(way) for way, units in pieces.items()) * (count - 1) > _MOST_STEPS and found:
             break
         found.append(pipelined(graph, routes, pieces, payload_bytes, step_s=step_s))
         least_s = min(each.time_s for each in found)
@@ -121,9 +125,8 @@ def _packing(operation: Operation, graph: Wires, root: int, seed: int) -> tuple[
     return bound, pack_trees(graph, alike_V, spreads=not gathers, gathers=gathers, bound_s_per_byte=bound, seed=seed)
 
 
-def _pieces(operation: Operation, packing: Packing, grain: int, count: int,
-            root: int) -> dict[tuple[Tree, ...], int]:
-    """How many equal chunks go through which tree, or through which pair of trees to and from one root."""
+def _pieces(operation: Operation, packing: Packing, grain: int, count: int, root: int) -> Pieces:
+    """The chunks that go through each tree, or through each pair of trees to and from one root."""
     ways: dict[tuple[Tree, ...], float] = {}
     by_root: dict[tuple[int, bool], list[tuple[Tree, float]]] = {}
     for tree, share in zip(packing.trees, packing.share_T.tolist(), strict=True):
@@ -133,12 +136,13 @@ def _pieces(operation: Operation, packing: Packing, grain: int, count: int,
             ways |= {(tree,): share for tree, share in listed}
         elif not gathers:
             ways |= _paired(by_root[(owner, True)], listed)
-    if operation == "all_reduce" or operation == "broadcast":
-        return _whole(ways, grain * count)
-    found: dict[tuple[Tree, ...], int] = {}
-    for owner in range(count):
+    if operation in ("all_reduce", "broadcast"):
+        return _cut(ways, grain * count)
+    found: Pieces = {}
+    for owner in range(count):             # shares of ranks must be cut alike: their chunks are equal
         mine = {way: share for way, share in ways.items() if way[0].root == owner}
-        found |= _whole(mine, grain)
+        given_W = _rounded(np.asarray(list(mine.values())), grain).tolist()
+        found |= {way: (1,) * given for way, given in zip(mine, given_W, strict=True) if given}
     return found
 
 
@@ -158,30 +162,43 @@ def _paired(up: Sequence[tuple[Tree, float]], down: Sequence[tuple[Tree, float]]
     return pairs
 
 
-def _whole(ways: dict[tuple[Tree, ...], float], chunks: int) -> dict[tuple[Tree, ...], int]:
-    """Shares as whole chunks, `chunks` in all: the largest remainders are rounded up."""
-    share_T = np.asarray(list(ways.values()))
-    exact_T = share_T / share_T.sum() * chunks
-    given_T = np.floor(exact_T + 1e-9).astype(int)
-    for tree in np.argsort(given_T - exact_T, kind="stable")[:chunks - given_T.sum()]:
-        given_T[tree] += 1
-    return {way: int(given) for way, given in zip(ways, given_T, strict=True) if given}
+def _cut(ways: dict[tuple[Tree, ...], float], chunks: int) -> Pieces:
+    """Every way's share in chunks as alike as can be, `chunks` in all; of too many ways the least are left out."""
+    kept = sorted(sorted(ways, key=lambda way: -ways[way])[:chunks], key=list(ways).index)
+    units = chunks * max(-(-_UNITS // chunks), _UNITS_A_CHUNK)
+    units_W = _rounded(np.asarray([ways[way] for way in kept]), units)
+    given_W = np.minimum(units_W, 1)
+    queue = [(-units, place) for place, units in enumerate(units_W.tolist())]
+    heapq.heapify(queue)
+    for _ in range(chunks - given_W.sum()):          # the way of the largest chunks is cut once more
+        place = queue[0][1]
+        given_W[place] += 1
+        heapq.heapreplace(queue, (-units_W[place] / given_W[place], place))
+    return {way: tuple(np.diff(np.arange(given + 1) * units // given).tolist())
+            for way, given, units in zip(kept, given_W.tolist(), units_W.tolist(), strict=True) if given}
+
+
+def _rounded(share_T: Floats, whole: int) -> Ints:
+    """Shares of a whole in whole numbers: the largest remainders are rounded up."""
+    exact_T = share_T / share_T.sum() * whole
+    given_T: Ints = np.floor(exact_T + 1e-9).astype(np.int64)
+    given_T[np.argsort(given_T - exact_T, kind="stable")[:whole - given_T.sum()]] += 1
+    return given_T
 
 
 def _fullest_s_per_byte(graph: Wires, schedule: Schedule) -> float:
     """What the fullest wire takes for each byte of the buffer, in whole chunks."""
     routes, load_E = paths(graph), np.zeros(len(graph.source_E))
-    steps = schedule.steps
-    for sender, receiver, chunks in zip(*(column[steps.kind_K == SEND].tolist() for column in (
-            steps.rank_K, steps.peer_K, steps.count_K)), strict=True):
-        load_E[list(routes[(sender, receiver)])] += chunks
-    return float((load_E / graph.bandwidth_bytes_per_s_E).max()) / schedule.chunk_count
+    steps, part_K = schedule.steps, message_bytes_K(schedule, 1.0)
+    for sender, receiver, part in zip(*(column[steps.kind_K == SEND].tolist() for column in (
+            steps.rank_K, steps.peer_K, part_K)), strict=True):
+        load_E[list(routes[(sender, receiver)])] += part
+    return float((load_E / graph.bandwidth_bytes_per_s_E).max())
 
 
 def _weave(operation: Operation, graph: Wires, found: Pipeline, root: int) -> Schedule:
     """The messages in the order in which they begin; what is gathered and what is spread have a channel each."""
-    count = 1 + max((chunk for chunk, *_ in found.messages), default=0)
-    loom = Loom(operation, graph.endpoint_count, [1] * count, root=root)
+    loom = Loom(operation, graph.endpoint_count, found.units_C, root=root)
     for chunk, sender, receiver, adds in found.messages:
         loom.move(sender, receiver, [chunk], reduce=adds, channel=0 if adds else 1)
     return loom.schedule(f"{operation} fitted to {graph.name}")

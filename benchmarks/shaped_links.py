@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -58,6 +59,7 @@ def _ip(*words: str) -> None:
 def laid(graph: Wires) -> Iterator[list[str]]:
     """The graph as namespaces; yields those of the endpoints."""
     spaces = [f"srd-{node}" for node in range(graph.node_count)]
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))   # so that it is cleared away too
     try:
         for node, space in enumerate(spaces):
             _ip("ip", "netns", "add", space)
@@ -72,6 +74,7 @@ def laid(graph: Wires) -> Iterator[list[str]]:
     finally:
         for space in spaces:
             subprocess.run(("ip", "netns", "del", space), capture_output=True, check=False)
+        signal.signal(signal.SIGTERM, before)
 
 
 def _link(graph: Wires, spaces: list[str], edge: int, one: int, other: int) -> None:

@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serried.display.page import page, write_page
+from serried.display.page import page
 from serried.display.spec import Bar, Section, Span, Stack
 
 VOID = {"meta", "br", "rect", "line"}
@@ -48,9 +48,3 @@ def test_the_page_needs_nothing_but_itself():
 
 def test_hostile_names_stay_words():
     assert "<script>" not in page("<script>alert(1)</script>", "", _sections("<script>"))
-
-
-def test_a_page_is_written_whole(tmp_path):
-    write_page(tmp_path / "a.html", "all")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.html"]
-    assert (tmp_path / "a.html").read_text() == "all"

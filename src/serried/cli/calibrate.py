@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from serried.display.page import write_page
 from serried.display.plain import plain
 from serried.display.progress import progress_bar
 from serried.display.terminal import console
 from serried.errors import BadInput
+from serried.files import write_whole
 from serried.silicon import Chip, read_chip
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def command(
     wall_s = time.perf_counter() - started_s
     written = {one.kind: out or Path(f"{label}.{one.kind}.toml") for one in made}
     for one in made:
-        write_page(written[one.kind], one.text)
+        write_whole(written[one.kind], one.text)
     if as_json:
         print(json.dumps(_answer(label, made, written, wall_s)))
         return

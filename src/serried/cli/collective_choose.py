@@ -10,11 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from serried.cli.topologies import parse_operation, parse_sizes, size_words, topology_with
-from serried.display.page import write_page
 from serried.display.plain import plain
 from serried.display.terminal import console, table
 from serried.emit.nccl_tuner import nccl_tuner_csv
 from serried.errors import BadInput
+from serried.files import write_whole
 from serried.topology import wire
 from serried.topology.simulation import PLACEMENTS, Simulated, simulate
 from serried.topology.wires import ROUTINGS
@@ -46,9 +46,9 @@ def command(
     picks = found.stock if stock or emit else found.best
     rows = [_row(found, row, pick) for row, pick in enumerate(picks)]
     if emit is not None:
-        write_page(out, nccl_tuner_csv(name, [row["payload_bytes"] for row in rows], [row["algorithm"] for row in rows],
-                                       [row["protocol"] for row in rows], ranks=found.ranks,
-                                       nodes=found.ranks // wired.node))
+        write_whole(out, nccl_tuner_csv(
+            name, [row["payload_bytes"] for row in rows], [row["algorithm"] for row in rows],
+            [row["protocol"] for row in rows], ranks=found.ranks, nodes=found.ranks // wired.node))
     answer: dict[str, Any] = plain({
         "schema": "serried/collective-choose/1", "operation": name, "ranks": found.ranks, "routing": routing,
         "sizes": rows, "written": str(out) if emit else None,

@@ -12,11 +12,11 @@ import typer
 from serried.cli.collective_files import WRITERS
 from serried.display.terminal import console, table
 from serried.errors import BadInput, nearest
+from serried.files import write_whole
 from serried.topology import explicit_graph, read_topology
 from serried.topology.tables import is_topology
 from serried.units import format_quantity, parse_quantity, significant
 from serried.weave import OPERATIONS, check, read_wires, stock_times_s, synthesise
-from serried.weave.schedule_file import write_bytes
 from serried.weave.wires import Wires
 from serried.weave.wires import wires as wires_of
 
@@ -62,7 +62,7 @@ def command(
     texts = [] if out is None else [(out.with_name(out.name + ending), content) for form in forms
                                     for ending, content in WRITERS[form](made.schedule, payload_bytes).items()]
     for path, content in texts:
-        write_bytes(path, content)
+        write_whole(path, content)
     if as_json:
         print(json.dumps({
             "schema": "serried/collective-synthesise/1", "operation": wanted, "fabric": wires.name,

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from serried.display.diagnosis import print_diagnosis
-from serried.display.page import write_page
 from serried.display.plain import plain
 from serried.display.progress import progress_bar
 from serried.display.terminal import console
 from serried.fabric import Pool
+from serried.files import write_whole
 from serried.insight import Diagnosis, diagnose, read_measured, serving_machine, stack_found
 from serried.planner import machine_of
 from serried.software import Stack
@@ -42,7 +42,7 @@ def diagnose_measured(measured: Path, job: Serving | Training, pool: Pool, stack
     if recalibrate is not None:
         from serried.calibration.own_stack import found_stack_text
 
-        write_page(recalibrate, found_stack_text(_written_stack(found, stack, recalibrate), pool.chip.family))
+        write_whole(recalibrate, found_stack_text(_written_stack(found, stack, recalibrate), pool.chip.family))
     if as_json:
         print(json.dumps(_answer(found, recalibrate, wall_s)))
         return

@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 
 from serried.display.evidence import print_evidence
-from serried.display.page import write_page
 from serried.display.progress import progress_bar
 from serried.display.terminal import console
 from serried.evidence.cases import answer
 from serried.evidence.harness import AREAS, run_evidence
 from serried.evidence.page import evidence_page
+from serried.files import write_whole
 
 __all__ = ["command"]
 
@@ -30,7 +30,7 @@ def command(
         report = run_evidence(area or AREAS, cases, progress=report_progress and (
             lambda done, _: report_progress(done, max(done, 1))))
     if write is not None:
-        write_page(write, evidence_page(report))
+        write_whole(write, evidence_page(report))
     if as_json:
         print(json.dumps(answer(report)))
         return

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from serried.display.page import write_page
 from serried.display.terminal import console
 from serried.errors import BadInput
+from serried.files import write_whole
 from serried.topology import KINDS, build_topology, topology_toml, wire
 
 __all__ = ["command"]
@@ -44,7 +44,7 @@ def command(
     made = build_topology(name or out.stem, kind, given, failed=tuple(fail or []))
     wired = wire(made)
     wired.outer.bandwidth_bytes_per_s_L.sum()   # failures that are not there are refused before anything is written
-    write_page(out, topology_toml(made))
+    write_whole(out, topology_toml(made))
     if as_json:
         print(json.dumps({"schema": "serried/fabric-build/1", "name": made.name, "kind": made.kind,
                           "parameters": dict(made.parameters), "written": str(out),

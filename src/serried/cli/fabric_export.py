@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from serried.cli.topologies import topology_with
-from serried.display.page import write_page
 from serried.errors import BadInput
+from serried.files import write_whole
 from serried.topology import wire
 from serried.topology.labels import KUBERNETES_KEYS, kubernetes_labels
 from serried.topology.slurm import slurm_conf, slurm_yaml
@@ -36,7 +36,7 @@ def command(
     text = slurm_conf(topology) if to == "slurm-conf" else slurm_yaml(topology) if to == "slurm-yaml" else \
         kubernetes_labels(topology, tuple(keys.split(",")) if keys else KUBERNETES_KEYS)
     if out is not None:
-        write_page(out, text)
+        write_whole(out, text)
     if as_json:
         print(json.dumps({"schema": "serried/fabric-export/1", "form": to, "written": None if out is None else str(out),
                           "text": text if out is None else None, "timing": {

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from serried.display.page import write_page
 from serried.display.terminal import console
 from serried.errors import BadInput
+from serried.files import write_whole
 from serried.topology import topology_toml, wire
 from serried.topology.labels import KUBERNETES_KEYS, read_host_table, read_kubernetes
 from serried.topology.nccl_xml import read_nccl_xml
@@ -37,7 +37,7 @@ def command(
     given = dict(setting.split("=", 1) for setting in settings or [] if "=" in setting)
     made = _read(file, tuple(key.strip() for key in keys.split(",")) if keys else (), host, link_bandwidth, given)
     wired = wire(made)
-    write_page(out, topology_toml(made))
+    write_whole(out, topology_toml(made))
     if as_json:
         print(json.dumps({"schema": "serried/fabric-import/1", "name": made.name, "kind": made.kind,
                           "hosts": len(made.hosts), "tiers": {tier: len(set(column)) for tier, column in

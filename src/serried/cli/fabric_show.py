@@ -11,10 +11,11 @@ from typing import Annotated
 import typer
 
 from serried.cli.topologies import topology_with
-from serried.display.page import page, write_page
+from serried.display.page import page
 from serried.display.plain import plain
 from serried.display.spec import Section
 from serried.display.terminal import console, table
+from serried.files import write_whole
 from serried.topology import wire
 from serried.topology.reduction import reduced_fabric
 from serried.topology.summary import summarise
@@ -56,7 +57,7 @@ def command(
                     format_quantity(tier.bandwidth_bytes_per_s, "bytes/s"), f"{tier.oversubscription:.3g} : 1",
                     format_quantity(tier.latency_s, "s")] for tier in reversed(fabric.tiers)]
     if html is not None:
-        write_page(html, page(topology.name, head, [
+        write_whole(html, page(topology.name, head, [
             Section(title="Cables and switches", header=header, rows=rows),
             Section(title="As tiers", header=reach, rows=tiers_shown)],
                               footer="serried fabric show"))

@@ -10,10 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from serried.display.fleet_simulation import lead_of, outcome_sections, print_outcome
-from serried.display.page import page, write_page
+from serried.display.page import page
 from serried.display.plain import plain
 from serried.display.progress import progress_bar
 from serried.display.terminal import console
+from serried.files import write_whole
 from serried.simulation import Outcome, simulate
 from serried.simulation.scenario_file import read_scenario
 
@@ -35,7 +36,7 @@ def command(
         outcome = simulate(scenario, days=days, seed=seed, progress=report)
     wall_s = time.perf_counter() - began
     if html is not None:
-        write_page(html, page(scenario.name, lead_of(outcome), outcome_sections(outcome),
+        write_whole(html, page(scenario.name, lead_of(outcome), outcome_sections(outcome),
                               footer="serried fleet simulate"))
     if as_json:
         print(json.dumps({"schema": "serried/fleet-simulate/1"} | answer_of(outcome) | {

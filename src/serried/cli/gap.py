@@ -13,12 +13,13 @@ from serried.cli.arguments import check_format, one_pool, parse_job
 from serried.cli.gap_traffic import TrafficSides, explain_traffic
 from serried.cli.plan_traffic import DEFAULT_ENGINE, is_traffic
 from serried.display.gap import gap_sections, headline, print_gap
-from serried.display.page import page, write_page
+from serried.display.page import page
 from serried.display.plain import plain
 from serried.display.progress import progress_bar
 from serried.display.terminal import console
 from serried.errors import BadInput
 from serried.fabric import Pool
+from serried.files import write_whole
 from serried.insight import Waterfall, gap_serving, gap_training
 from serried.software import Stack, read_stack, stack_for
 from serried.workload import Serving, Training, read_model
@@ -83,7 +84,7 @@ def command(
             "library": profile, "rival_library": rival_profile})
     wall_s = time.perf_counter() - started_s
     if html is not None:
-        write_page(html, page(_title(answer), f"{answer.job}. {headline(answer)}",
+        write_whole(html, page(_title(answer), f"{answer.job}. {headline(answer)}",
                               gap_sections(answer), footer=f"serried gap, seed {seed}; intervals are 80 %."))
     if as_json:
         print(json.dumps({"schema": "serried/gap/1", **plain(answer),

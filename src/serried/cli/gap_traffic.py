@@ -9,12 +9,13 @@ from pathlib import Path
 
 from serried.cli.arguments import one_pool
 from serried.cli.plan_traffic import load_of, question_of
-from serried.display.page import page, write_page
+from serried.display.page import page
 from serried.display.plain import plain
 from serried.display.progress import progress_bar
 from serried.display.terminal import console
 from serried.display.traffic_gap import print_traffic_gap, traffic_gap_sections, traffic_headline
 from serried.fabric import Fleet
+from serried.files import write_whole
 from serried.insight import gap_traffic
 from serried.serving.objectives import parse_objectives
 from serried.workload import Model
@@ -50,7 +51,7 @@ def explain_traffic(sides: TrafficSides, serve: str, slo: str | None, *, attain:
     wall_s = time.perf_counter() - started_s
     job = f"{sides.model.name}, {serve}, {slo or 'no objectives'}"
     if html is not None:
-        write_page(html, page("The gap under a load in time", f"{job}. {traffic_headline(found)}",
+        write_whole(html, page("The gap under a load in time", f"{job}. {traffic_headline(found)}",
                               traffic_gap_sections(found), footer=f"serried gap, seed {seed}."))
     if as_json:
         print(json.dumps({"schema": "serried/gap-traffic/1", "job": job, **plain(found),

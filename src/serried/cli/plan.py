@@ -13,7 +13,7 @@ from serried.cli.arguments import one_pool, parse_job, parse_pins
 from serried.cli.plan_files import EMITTERS, EXPRESSIBLE, emitters, write_plan
 from serried.cli.plan_traffic import DEFAULT_ENGINE, SPACE_PINS, is_traffic, load_of, plan_traffic, question_of
 from serried.cli.plan_traffic_files import SERVING_EMITTERS, EmitWords
-from serried.display.page import page, write_page
+from serried.display.page import page
 from serried.display.plain import plain
 from serried.display.plan import plan_sections, print_plan
 from serried.display.progress import progress_bar
@@ -21,6 +21,7 @@ from serried.display.terminal import console
 from serried.errors import BadInput, NoAnswer
 from serried.evidence.intervals import interval
 from serried.fabric import read_fleet
+from serried.files import write_whole
 from serried.planner import LEGALITY, Machine, SearchResult, machine_of, search_training, timeline
 from serried.serving.objectives import parse_objectives
 from serried.software import read_stack
@@ -117,7 +118,7 @@ def _plan_training(job: Training, machine: Machine, choices: Mapping[str, Any], 
     if html is not None:
         spans = timeline(found.estimate, found.layouts, 0)
         title = f"{job.model.name} on {machine.chip_count} {machine.chip.name}"
-        write_page(html, page(title, _lead(job, machine), plan_sections(found, machine, spread, spans),
+        write_whole(html, page(title, _lead(job, machine), plan_sections(found, machine, spread, spans),
                               footer="serried plan; intervals are 80 %."))
     if as_json:
         print(json.dumps(_answer(job, machine, found, spread, written)))

@@ -6,11 +6,11 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from serried.display.page import write_page
 from serried.emit.megatron import megatron_arguments
 from serried.emit.torchtitan import torchtitan_arguments
 from serried.emit.trace import trace_json
 from serried.errors import BadInput
+from serried.files import write_whole
 from serried.planner import Machine, SearchResult, timeline
 from serried.workload import Training
 
@@ -71,7 +71,7 @@ def write_texts(texts: Sequence[tuple[str, str]], folder: Path) -> list[Path]:
         raise BadInput(field="--out", value=str(folder), expected="a folder that can be written",
                        remedy=f"{error.strerror}; nothing was written.") from None
     for file, text in texts:
-        write_page(folder / file, text)
+        write_whole(folder / file, text)
     return [folder / file for file, _ in texts]
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from serried.cli.arguments import check_format
-from serried.display.page import page, write_page
+from serried.display.page import page
 from serried.display.plain import plain
 from serried.display.spec import Section
 from serried.display.terminal import console, table
 from serried.errors import BadInput
 from serried.evidence.intervals import interval
 from serried.fabric import Pool
+from serried.files import write_whole
 from serried.insight import serving_machine
 from serried.planner import FORMATS
 from serried.serving import ServingSearch, search_static
@@ -45,7 +46,7 @@ def plan_serving(job: Serving, pool: Pool, *, stack: str | None, library: str | 
     lead = (f"{job.model.name}, {job.input_tokens} tokens in, {job.output_tokens} out, {job.concurrency} in flight, on "
             f"{machine.chip_count} {machine.chip.name} ({machine.fabric.name}), {machine.stack.name}")
     if html is not None:
-        write_page(html, page("Best deployments", lead, [Section(title="Best first", header=_HEADER, rows=rows)]))
+        write_whole(html, page("Best deployments", lead, [Section(title="Best first", header=_HEADER, rows=rows)]))
     if as_json:
         print(json.dumps(plain({
             "schema": "serried/plan-serving/1", "chip": machine.chip.name, "chip_count": machine.chip_count,

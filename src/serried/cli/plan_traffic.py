@@ -12,7 +12,7 @@ from typing import Any
 from serried.cli.arguments import check_format
 from serried.cli.plan_traffic_files import EmitWords, write_launches
 from serried.cli.serving_words import TrafficWords, requests_of_words
-from serried.display.page import page, write_page
+from serried.display.page import page
 from serried.display.plain import plain
 from serried.display.plan_traffic import plan_traffic_sections, print_plan_traffic
 from serried.display.progress import progress_bar
@@ -21,6 +21,7 @@ from serried.engine import ROUTERS
 from serried.errors import BadInput
 from serried.evidence.intervals import interval
 from serried.fabric import Fleet
+from serried.files import write_whole
 from serried.serving import serving_machine
 from serried.serving.candidates import Space
 from serried.serving.objectives import Objectives
@@ -160,7 +161,7 @@ def plan_traffic(ask: Question, words: str, *, top: int, workers: int, workers_o
             + " + ".join(f"{machine.chip_count} {machine.chip.name}" for machine in ask.machines)
             + f", {ask.profile.name}")
     if html is not None:
-        write_page(html, page("Best deployments", lead, plan_traffic_sections(found, ask),
+        write_whole(html, page("Best deployments", lead, plan_traffic_sections(found, ask),
                               footer=f"serried plan, seed {ask.seed}; intervals are 80 %."))
     if as_json:
         print(json.dumps(_answer(ask, found, spreads, written, wall_s)))

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from serried.cli.serving_words import TraceChanges, TrafficWords, parse_layout, pool_plans, traffic_of_words
-from serried.display.page import page, write_page
+from serried.display.page import page
 from serried.display.plain import plain
 from serried.display.progress import progress_bar
 from serried.display.serving import print_report, report_sections
@@ -23,6 +23,7 @@ from serried.engine import SimulationLog, simulate
 from serried.errors import BadInput
 from serried.evidence.intervals import interval
 from serried.fabric import read_fleet
+from serried.files import write_whole
 from serried.planner.spec import FORMATS
 from serried.serving.cluster import PoolPlan, cluster_of
 from serried.serving.objectives import parse_objectives
@@ -183,10 +184,10 @@ def _write(run: Run, log: Path | None, timeline: Path | None, html: Path | None)
     if log is not None:
         write_request_log(log, request_table(run.load, run.log, outside_s=outside_s, finished_only=run.is_interrupted))
     if timeline is not None:
-        write_page(timeline, spans_json(run.log, title=run.title))
+        write_whole(timeline, spans_json(run.log, title=run.title))
     if html is not None:
         times_s = request_times_s(run.load, run.log, outside_s=outside_s)
-        write_page(html, page("Requests through time", run.title, report_sections(
+        write_whole(html, page("Requests through time", run.title, report_sections(
             run.report, run.log, times_s, spreads=run.spreads),
             footer=f"serried serve simulate, seed {run.seed}; intervals are 80 %, evidence: "
                    f"{run.plans[-1].machine.profile.evidence_class}."))

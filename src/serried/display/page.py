@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import html
 import math
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from serried.display.fleet_pictures import lines_svg, tiles_svg
 from serried.display.spec import Bar, Curve, Section, Span, Stack
-from serried.errors import BadInput
 from serried.units import significant
 
-__all__ = ["page", "write_page"]
+__all__ = ["page"]
 
 _STYLE = """
 :root { --ink:#1b2430; --soft:#5b6776; --line:#dfe4ea; --paper:#ffffff; --level:#2f5d8a; --gain:#2e8b62;
@@ -41,19 +38,6 @@ def page(title: str, lead: str, sections: Iterable[Section], *, footer: str = ""
     return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{_safe(title)}</title>'
             f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{_STYLE}</style></head>\n'
             f"<body><h1>{_safe(title)}</h1><p>{_safe(lead)}</p>\n{body}\n<footer>{_safe(footer)}</footer></body></html>\n")
-
-
-def write_page(path: Path, text: str) -> None:
-    """Write beside, then rename: a reader never sees half a page. BadInput where nothing can be written."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except (OSError, ValueError) as error:
-        with contextlib.suppress(OSError, ValueError):
-            partial.unlink(missing_ok=True)
-        raise BadInput(field="file to write", value=str(path), expected="a file that can be written",
-                       remedy=f"{getattr(error, 'strerror', None) or error}; nothing was written.") from None
 
 
 def _section(section: Section) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from serried.engine import SimulationLog
-from serried.errors import BadInput
+from serried.files import write_whole
 from serried.traffic import Requests
 from serried.traffic.spec import Ints
 
@@ -44,23 +44,18 @@ def request_table(requests: Requests, log: SimulationLog, *, outside_s: float = 
 
 def write_request_log(path: Path, columns: dict[str, Any]) -> None:
     """CSV or Parquet by the ending of the name; written beside and renamed, so that nobody sees half of it."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        if path.suffix == ".parquet":
-            import polars as pl
+    if path.suffix == ".parquet":
+        import polars as pl
 
-            pl.DataFrame(columns).write_parquet(partial)
-        else:
-            text = io.StringIO()
-            writer = csv.writer(text, lineterminator="\n")
-            writer.writerow(columns)
-            writer.writerows(zip(*columns.values(), strict=True))
-            partial.write_text(text.getvalue(), encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise BadInput(field="--log", value=str(path), expected="a file that can be written",
-                       remedy=f"{error.strerror}; nothing was written.") from None
+        table = io.BytesIO()
+        pl.DataFrame(columns).write_parquet(table)
+        write_whole(path, table.getvalue(), field="--log")
+        return
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    write_whole(path, text.getvalue(), field="--log")
 
 
 def spans_json(log: SimulationLog, *, title: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 from serried.errors import BadInput, nearest
 from serried.weave.spec import BUFFERS, KINDS, OPERATIONS, RECEIVE, RECEIVE_REDUCE, SEND, Schedule, Steps
 
-__all__ = ["SCHEMA", "StepTable", "read_schedule", "schedule_of_json", "schedule_to_json", "write_bytes"]
+__all__ = ["SCHEMA", "StepTable", "read_schedule", "schedule_of_json", "schedule_to_json"]
 
 SCHEMA = "serried/schedule/1"
 #: What a hostile file may ask for at most.
@@ -206,14 +205,3 @@ def _whole(told: dict[str, Any], name: str, file: str, *, most: int, least: int 
 
 def _short(value: object) -> object:
     return value if isinstance(value, (int, float, type(None))) else str(value)[:60]
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """The whole content or nothing: a file beside the target takes its place at the end."""
-    try:
-        beside = path.with_name(f".{path.name}.part")
-        beside.write_bytes(content)
-        os.replace(beside, path)
-    except OSError as error:
-        raise BadInput(field=str(path), value=error.strerror, expected="a place that can be written",
-                       remedy="Correct the path.") from None

@@ -28,7 +28,7 @@ SERVE = "--rival h20:8 --serve 512/128@64"
     ("gap Qwen3-32B --fleet h100:8 --rival h20:8", ["--train / --serve"]),
     ("gap Qwen3-32B --fleet h100:8 --serve 512/128@64", ["--rival"]),
     ("plan llama-3.1-8b --fleet h100:8 --train 8192", ["--train", "SEQxGLOBAL_BATCH"]),
-    ("plan llama-3.1-8b --fleet h100:8 --train 0x4", ["--train", "positive"]),
+    ("plan llama-3.1-8b --fleet h100:8 --train 0x4", ["--train", "above 0"]),
     ("plan llama-3.1-8b --fleet h100:8 --serve 1/2", ["--serve", "INPUT/OUTPUT@CONCURRENCY"]),
     ("plan llama-3.1-8b --fleet h100:8 --train 8192x64 --pin tp=3", ["--pin", "chips divide"]),
     ("plan llama-3.1-8b --fleet h100:8 --train 8192x64 --pin zz=3", ["--pin", "tp"]),

@@ -1,8 +1,7 @@
-"""Words of the command line as nouns: `8192x1024`, `512/128@64`, `tp=8,pp=4`."""
+"""Words of the command line as nouns: jobs, `tp=8,pp=4`, pools."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -13,33 +12,16 @@ from serried.topology import read_topology
 from serried.topology.fitted import fitted_profile
 from serried.topology.reduction import reduced_fabric
 from serried.topology.tables import is_topology
-from serried.workload import Model, Serving, Training
+from serried.workload import Model, Serving, Training, serving_of, training_of
 
-__all__ = ["check_format", "one_pool", "parse_job", "parse_pins", "parse_serving", "parse_training"]
-
-_TRAIN = re.compile(r"^(\d+)x(\d+)$")
-_SERVE = re.compile(r"^(\d+)/(\d+)@(\d+)$")
-
-
-def parse_training(text: str, model: Model) -> Training:
-    """SEQxGLOBAL_BATCH: tokens per sequence x sequences per step."""
-    sequence_tokens, global_batch = _numbers(_TRAIN, text, "--train", "SEQxGLOBAL_BATCH, e.g. 8192x1024")
-    return Training(model=model, sequence_tokens=sequence_tokens, global_batch_sequences=global_batch)
-
-
-def parse_serving(text: str, model: Model) -> Serving:
-    """INPUT/OUTPUT@CONCURRENCY: tokens in / tokens out @ requests in flight per deployment."""
-    input_tokens, output_tokens, concurrency = _numbers(_SERVE, text, "--serve",
-                                                        "INPUT/OUTPUT@CONCURRENCY, e.g. 512/128@64")
-    return Serving(model=model, input_tokens=input_tokens, output_tokens=output_tokens, concurrency=concurrency)
-
+__all__ = ["check_format", "one_pool", "parse_job", "parse_pins"]
 
 def parse_job(model: Model, train: str | None, serve: str | None) -> Training | Serving:
     """Exactly one of --train and --serve."""
     if train and not serve:
-        return parse_training(train, model)
+        return training_of(train, model, field="--train")
     if serve and not train:
-        return parse_serving(serve, model)
+        return serving_of(serve, model, field="--serve")
     raise BadInput(field="--train / --serve", value=train or serve, expected="exactly one of the two",
                    remedy="Say --train 8192x1024 or --serve 512/128@64.")
 
@@ -54,14 +36,6 @@ def parse_pins(text: str | None, known: Sequence[str]) -> dict[str, Sequence[obj
                            remedy=f"Names: {', '.join(known)}.")
         pins[name.strip()] = [int(value) if value.lstrip("-").isdigit() else value for value in values.split("|")]
     return pins
-
-
-def _numbers(pattern: re.Pattern[str], text: str, field: str, expected: str) -> list[int]:
-    match = pattern.match(text.strip())
-    numbers = [int(group) for group in match.groups()] if match else []
-    if not numbers or min(numbers) < 1 or max(numbers) > 10**9:
-        raise BadInput(field=field, value=text, expected=expected, remedy="Use positive whole numbers.")
-    return numbers
 
 
 def check_format(pool: Pool, number_format: str, field: str) -> None:

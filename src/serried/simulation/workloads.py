@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from serried.errors import BadInput
 from serried.fabric import Pool, read_fabric
 from serried.silicon import Chip
-from serried.workload import Model, Serving, Training, read_model
+from serried.workload import Model, Serving, Training, read_model, serving_of, training_of
 
 __all__ = ["pool_of", "workload_of"]
-
-_TRAIN = re.compile(r"([1-9]\d{0,8})x([1-9]\d{0,8})")
-_SERVE = re.compile(r"([1-9]\d{0,8})/([1-9]\d{0,8})@([1-9]\d{0,8})")
 
 
 def workload_of(table: Mapping[str, Any], where: str, file: str) -> Training | Serving | None:
@@ -30,11 +26,9 @@ def workload_of(table: Mapping[str, Any], where: str, file: str) -> Training | S
                        expected="how the model is trained, or how it is served, and not both",
                        remedy='Say train = "8192x1024" or serve = "512/128@64".' if "train" in table else
                        'Say serve = "512/128@64".')
-    if train:
-        sequence, batch = _numbers(_TRAIN, train, f"{where}.train", "SEQxGLOBAL_BATCH", "8192x1024", file)
-        return Training(model=_model(model, where, file), sequence_tokens=sequence, global_batch_sequences=batch)
-    into, out, flying = _numbers(_SERVE, serve, f"{where}.serve", "INPUT/OUTPUT@CONCURRENCY", "512/128@64", file)
-    return Serving(model=_model(model, where, file), input_tokens=into, output_tokens=out, concurrency=flying)
+    found = _model(model, where, file)
+    return (training_of(train, found, field=f"{where}.train", file=file) if train else
+            serving_of(serve, found, field=f"{where}.serve", file=file))
 
 
 def pool_of(chip: Chip, fabric: str, count: int, where: str, file: str) -> Pool:
@@ -57,11 +51,3 @@ def _model(name: str, where: str, file: str) -> Model:
     except BadInput as error:
         raise BadInput(file=file, field=f"{where}.model", value=name, expected=error.expected,
                        remedy=error.remedy) from None
-
-
-def _numbers(pattern: re.Pattern[str], text: str, field: str, form: str, example: str, file: str) -> list[int]:
-    match = pattern.fullmatch(text.strip())
-    if match is None:
-        raise BadInput(file=file, field=field, value=text, expected=f"{form}, whole numbers above 0",
-                       remedy=f"Write for example {example}.")
-    return [int(part) for part in match.groups()]

@@ -31,6 +31,7 @@ from serried.workload.spec import (
     Shards,
     Training,
 )
+from serried.workload.words import serving_of, training_of
 
 __all__ = [
     "ARCHITECTURES", "RECOMPUTED", "Architecture", "Attend", "AttentionKind", "AttentionSpec", "Block",
@@ -39,5 +40,6 @@ __all__ = [
     "attend_flop", "block_operators", "cache_bytes", "causal_pairs", "chip_parameters", "embedding_operators",
     "forward_flop_per_token", "head_operators", "head_workspace_bytes", "kept_tensors", "kv_bytes_per_token",
     "model_flop", "model_of_config", "model_of_dimensions", "operator_flop", "optimizer_operators", "parameters",
-    "prediction_operators", "read_model", "recomputed_operators", "with_layers",
+    "prediction_operators", "read_model", "recomputed_operators", "serving_of",
+    "training_of", "with_layers",
 ]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from serried.cli import main
-from serried.weave import faults, schedule_of_json
+from serried.weave import faults, read_wires, schedule_of_json, synthesise
 from tests.laws.source import ROOT
 
 TOOL = Path(os.environ.get("SERRIED_TORCH_PYTHON", ROOT / ".venv-tools" / "bin" / "python"))
@@ -49,6 +49,21 @@ def test_from_wires_to_a_proven_plan(fabric, tmp_path, capsys):
         assert told["proven"] == ("traffic" if path.endswith(".goal") else "data")
         assert main(["collective", "verify", path, "--ranks", "8"]) == 2
         assert "a plan for 8 ranks" in capsys.readouterr().err
+
+
+def test_chunks_are_as_many_as_the_forms_can_hold(tmp_path, capsys):
+    plan = tmp_path / "plan"
+    words = ["collective", "synthesise", "all-reduce", "--fabric", str(ROOT / "examples" / "two-islands.toml"),
+             "--emit", "schedule,msccl-xml,mscclpp-json", "-o", str(plan)]
+    assert main([*words, "--json"]) == 0
+    said = capsys.readouterr()
+    assert "mscclpp-json cannot hold so many steps" in said.err
+    assert json.loads(said.out)["chunk_count"] < synthesise(
+        "all_reduce", read_wires(ROOT / "examples" / "two-islands.toml"), 2.0**26).schedule.chunk_count
+    for ending in (".json", ".xml", ".mscclpp.json"):
+        assert main(["collective", "verify", f"{plan}{ending}"]) == 0
+    assert main([*words, "--chunks", "64"]) == 2       # what is asked for is not changed
+    assert "--chunks" in capsys.readouterr().err
 
 
 def test_a_table_for_the_tuner_is_read_back(tmp_path, capsys):

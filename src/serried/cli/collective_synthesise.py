@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,12 +13,13 @@ import typer
 
 from serried.cli.collective_files import WRITERS
 from serried.display.terminal import console, table
+from serried.emit.limits import TooManySteps
 from serried.errors import BadInput, nearest
 from serried.files import write_whole
 from serried.topology import explicit_graph, read_topology
 from serried.topology.tables import is_topology
 from serried.units import format_quantity, parse_quantity, significant
-from serried.weave import OPERATIONS, check, read_wires, stock_times_s, synthesise
+from serried.weave import OPERATIONS, Synthesis, check, read_wires, stock_times_s, synthesise
 from serried.weave.wires import Wires
 from serried.weave.wires import wires as wires_of
 
@@ -29,7 +32,8 @@ def command(
     payload: Annotated[str, typer.Option("--bytes", help="the whole buffer, e.g. 64MiB")] = "64MiB",
     tiers: Annotated[str | None, typer.Option(help="groups for stock hierarchies, inside out, e.g. 4,2")] = None,
     step: Annotated[str, typer.Option(help="software cost of a message, e.g. 20us")] = "0 s",
-    chunks: Annotated[int | None, typer.Option(min=1, max=256, help="chunks per rank; default: the fastest")] = None,
+    chunks: Annotated[int | None, typer.Option(min=1, max=256, help="chunks per rank; default: the fastest that all "
+                                                          "forms can hold")] = None,
     root: Annotated[int, typer.Option(min=0, help="of a broadcast")] = 0,
     emit: Annotated[str, typer.Option(help=f"forms: {', '.join(WRITERS)}; comma-separated")] = "schedule",
     out: Annotated[Path | None, typer.Option("-o", "--out", help="file name without ending")] = None,
@@ -55,12 +59,12 @@ def command(
     if payload_bytes <= 0 or step_s < 0:
         raise BadInput(field="--bytes", value=payload, expected="more than nothing", remedy="Write for example 64MiB.")
     begin_s = time.perf_counter()
-    made = synthesise(wanted, wires, payload_bytes, root=root, step_s=step_s, grain=chunks)
+    made, endings = _told(lambda grain: synthesise(wanted, wires, payload_bytes, root=root, step_s=step_s, grain=grain),
+                          chunks, forms if out is not None else [], payload_bytes)
     check(made.schedule)
     wall_s = time.perf_counter() - begin_s
     stock = stock_times_s(wanted, wires, payload_bytes, tiers=groups, step_s=step_s, root=root)
-    texts = [] if out is None else [(out.with_name(out.name + ending), content) for form in forms
-                                    for ending, content in WRITERS[form](made.schedule, payload_bytes).items()]
+    texts = [] if out is None else [(out.with_name(out.name + ending), content) for ending, content in endings.items()]
     for path, content in texts:
         write_whole(path, content)
     if as_json:
@@ -87,6 +91,24 @@ def command(
                      "or take it.", markup=False)
     for path, _ in texts:
         screen.print(f"written: {path}", markup=False)
+
+
+def _told(fit: Callable[[int | None], Synthesis], chunks: int | None, forms: Sequence[str],
+          payload_bytes: float) -> tuple[Synthesis, dict[str, bytes]]:
+    """The fitted schedule, and its files by ending. Unless the number of chunks is given there are as many as all forms
+    can hold: half as many each time that one cannot."""
+    made = fit(chunks)
+    while True:
+        try:
+            return made, {ending: content for form in forms
+                          for ending, content in WRITERS[form](made.schedule, payload_bytes).items()}
+        except TooManySteps as limit:
+            fewer = made.schedule.chunk_count // made.schedule.rank_count // 2
+            if chunks is not None or not fewer:
+                raise
+            finer_s, made = made.time_s, fit(fewer)
+            print(f"serried: {limit.value} cannot hold so many steps: half as many chunks, {fewer} a rank, take "
+                  f"{format_quantity(made.time_s, 's')} instead of {format_quantity(finer_s, 's')}.", file=sys.stderr)
 
 
 def _wires(path: Path) -> Wires:

@@ -15,6 +15,7 @@ from xml.parsers import expat
 
 import numpy as np
 
+from serried.emit.limits import TooManySteps
 from serried.errors import BadInput
 from serried.weave import Schedule
 from serried.weave.schedule_file import MOST_CHUNKS, MOST_RANKS, MOST_SLOTS, MOST_STEPS, StepTable
@@ -73,9 +74,8 @@ def _block(gpu: ElementTree.Element, schedule: Schedule, lane: range, order_K: n
     channels = set(steps.channel_K[lane.start:lane.stop].tolist()) - {-1}
     last = int(order_K[lane.stop - 1])
     if len(sends) > 1 or len(receives) > 1 or len(channels) > 1 or last >= _MOST_STEPS_IN_BLOCK:
-        raise BadInput(field="--emit", value="msccl-xml", expected=f"lanes of one peer each way and at most "
-                       f"{_MOST_STEPS_IN_BLOCK} steps, but rank {steps.rank_K[lane.start]} has one of {last + 1}",
-                       remedy="Use fewer chunks: --chunks.")
+        raise TooManySteps("msccl-xml", f"lanes of one peer each way and at most {_MOST_STEPS_IN_BLOCK} steps, but "
+                           f"rank {steps.rank_K[lane.start]} has one of {last + 1}")
     block = ElementTree.SubElement(gpu, "tb", {
         "id": str(steps.lane_K[lane.start]), "send": str(next(iter(sends), -1)),
         "recv": str(next(iter(receives), -1)), "chan": str(next(iter(channels), 0))})

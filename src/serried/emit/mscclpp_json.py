@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from serried.emit.limits import TooManySteps
 from serried.errors import BadInput
 from serried.weave import Schedule
 from serried.weave.legality import message_pairs
@@ -116,9 +117,8 @@ def _blocks(schedule: Schedule) -> list[int]:
         if (rank, lane) != last or used + needed > _MOST_OPERATIONS - 4:
             number, used = (number + 1 if rank == last[0] else 0), 0
         if number >= _MOST_BLOCKS:
-            raise BadInput(field="--emit", value="mscclpp-json", expected=f"at most {_MOST_BLOCKS} thread blocks of "
-                           f"{_MOST_OPERATIONS} operations, but rank {rank} needs more",
-                           remedy="Use fewer chunks: --chunks.")
+            raise TooManySteps("mscclpp-json", f"at most {_MOST_BLOCKS} thread blocks of {_MOST_OPERATIONS} "
+                               f"operations, but rank {rank} needs more")
         block_K.append(number)
         used, last = used + needed, (rank, lane)
     return block_K
@@ -163,8 +163,8 @@ def _semaphores(schedule: Schedule, block_K: Sequence[int]) -> dict[str, Any]:
                 tells[wait].append(number)
     most = max((len(each) for each in (*waits, *tells)), default=0)
     if most > _MOST_SEMAPHORES:
-        raise BadInput(field="--emit", value="mscclpp-json", expected=f"steps that wait for, or free, at most "
-                       f"{_MOST_SEMAPHORES} others, but one has {most}", remedy="Use fewer chunks: --chunks.")
+        raise TooManySteps("mscclpp-json", f"steps that wait for, or free, at most {_MOST_SEMAPHORES} others, but one "
+                           f"has {most}")
     return {"waits_K": waits, "tells_K": tells, "semaphores_R": [len(each) for each in numbers]}
 
 

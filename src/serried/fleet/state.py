@@ -325,8 +325,10 @@ class State:
         if shape.share_milli < WHOLE_MILLI or np.count_nonzero(part.chips_R) < len(part.node_R):
             self._lodge(number, part.node_R.tolist(), sign)
         self._hands.change(number, shape, part, sign)
-        self._foresee(placement.node_R if sign > 0 else part.node_R,
-                      time_ns + job.runtime_ns if job.runtime_ns else FAR_NS, sign)
+        if sign > 0:
+            self._foresee(placement, time_ns + job.runtime_ns if job.runtime_ns else FAR_NS)
+        elif len(part.node_R):
+            self._forget(part)
         milli_by_kind = self._milli_by_kind(placement, shape, sign)
         self.usage.hold(job.tenant, milli_by_kind, time_ns)
         if job.preemptible and shape.share_milli == WHOLE_MILLI:
@@ -334,26 +336,28 @@ class State:
             self.evictable_chips[job.priority] = self.evictable_chips.get(job.priority, 0) + chips
             self.evictable_chips_J[number] += chips
 
-    def _foresee(self, node_R: NDArray[np.int32], end_ns: int, sign: int) -> None:
-        """When nodes will be idle, once a job that ends at `end_ns` came (sign 1) or left (sign -1)."""
-        until_ns_N, columns = self.columns.busy_until_ns_N, self.columns
+    def _foresee(self, placement: Placement, end_ns: int) -> None:
+        """When nodes will be idle, once a job that ends at `end_ns` came."""
+        until_ns_N = self.columns.busy_until_ns_N
+        if len(placement.node_R) == 1:
+            node = placement.node_R.item()
+            until_ns_N[node] = max(until_ns_N.item(node), end_ns)
+        else:
+            until_ns_N[placement.nodes] = np.maximum(until_ns_N[placement.nodes], end_ns)
+
+    def _forget(self, placement: Placement) -> None:
+        """The same once a job left."""
+        columns, chip_count_N, node_R = self.columns, self.fleet.chip_count_N, placement.node_R
         if len(node_R) == 1:
             node = node_R.item()
-            if sign > 0:
-                until_ns_N[node] = max(until_ns_N.item(node), end_ns)
-            else:
-                until_ns_N[node] = 0 if columns.idle_chips_N[node] == self.fleet.chip_count_N[node] else self._until_ns(
-                    node)
-        elif sign > 0:
-            until_ns_N[node_R] = np.maximum(until_ns_N[node_R], end_ns)
+            busy = [] if columns.idle_chips_N.item(node) == chip_count_N.item(node) else [node]
+            columns.busy_until_ns_N[node] = 0
         else:
-            until_ns_N[node_R] = 0
-            for node in node_R[columns.idle_chips_N[node_R] < self.fleet.chip_count_N[node_R]].tolist():
-                until_ns_N[node] = self._until_ns(node)
-
-    def _until_ns(self, node: int) -> int:
-        """When the last job of a node is expected to end; 0 without jobs."""
-        return max((self._end_ns(number) for number in self.jobs_on(node)), default=0)
+            nodes = placement.nodes
+            busy = node_R[columns.idle_chips_N[nodes] < chip_count_N[nodes]].tolist()
+            columns.busy_until_ns_N[nodes] = 0
+        for node in busy:
+            columns.busy_until_ns_N[node] = max(map(self._end_ns, self.jobs_on(node)), default=0)
 
     def _end_ns(self, number: int) -> int:
         """When a running job is expected to end."""

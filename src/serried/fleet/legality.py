@@ -9,9 +9,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from serried.fleet.columns import DOWN, RESERVED, SPARE, chip_bits
+from serried.fleet.columns import DOWN, RESERVED, SPARE, bits_of, chip_bits
 from serried.fleet.hands import exchanged, part_of
-from serried.fleet.spec import FAR_NS, WHOLE_MILLI, Event, EventKind, Ints, JobStatus, Placement
+from serried.fleet.spec import (
+    FAR_NS,
+    WHOLE_MILLI,
+    Alternative,
+    Event,
+    EventKind,
+    Ints,
+    JobStatus,
+    Placement,
+    Shape,
+)
 
 if TYPE_CHECKING:
     from serried.fleet.state import State
@@ -88,11 +98,6 @@ def _whole_gang(state: State, event: Event) -> bool:
         return False
     chosen = shape.alternatives[placement.alternative]
     node_R, workers_R = placement.node_R, placement.workers_R
-    if len(node_R) == 1:
-        node = node_R.item()
-        return (0 <= node < state.fleet.node_count and workers_R.item() == chosen.worker_count
-                and placement.chips_R.item().bit_count() == chosen.chip_count
-                and state.fleet.kind_N.item(node) in chosen.kinds)
     if not len(node_R) or node_R.min() < 0 or node_R.max() >= state.fleet.node_count or (
             np.count_nonzero(node_R[1:] <= node_R[:-1]) and not _all_differ(state, event.job, placement)):
         return False
@@ -122,13 +127,6 @@ def _fits(state: State, event: Event) -> bool:
     if held is not None and rows is not None:   # what stays was free to it before
         held, placement = part_of(held, rows), part_of(placement, rows)
     node_R = placement.node_R
-    if len(node_R) == 1 and event.kind == EventKind.PLACE:
-        node, workers, chips = node_R.item(), placement.workers_R.item(), placement.chips_R.item()
-        free_C, share_milli = columns.free_milli_NC[node].tolist(), shape.share_milli
-        return (chips < 1 << len(free_C) and all(chips >> chip & 1 == 0 or free >= share_milli
-                                                 for chip, free in enumerate(free_C))
-                and columns.cpu_free_milli_N.item(node) >= workers * shape.cpu_milli
-                and columns.memory_free_bytes_N.item(node) >= workers * shape.memory_bytes)
     free_RC = columns.free_milli_NC[node_R]
     if event.kind == EventKind.PLACE and not shape.cpu_milli and not shape.memory_bytes and not np.count_nonzero(
             placement.chips_R != (1 << free_RC.shape[1]) - 1):
@@ -161,10 +159,6 @@ def _takes_work(state: State, event: Event) -> bool:
     """New rows stand on nodes that take work; a replacement may use spares, and rows that stay may stay."""
     placement = event.placement
     assert placement is not None, "whole_gang came first"
-    if len(placement.node_R) == 1 and event.kind == EventKind.PLACE and not state.reserver:
-        node = placement.node_R.item()
-        return not (state.columns.flags_N.item(node) or
-                    state.columns.broken_chips_N.item(node) & placement.chips_R.item())
     flags_R = state.columns.flags_N[placement.node_R]
     broken_R = state.columns.broken_chips_N[placement.node_R] & placement.chips_R
     if np.count_nonzero(flags_R & RESERVED):
@@ -218,32 +212,52 @@ _BY_KIND = {kind: tuple(law for law in LAWS if kind in law.kinds) for kind in Ev
 
 
 def plainly_legal(state: State, event: Event) -> bool:
-    """Whether a PLACE on several nodes keeps every law, seen at a glance: all of it stands on whole, open nodes.
+    """Whether a PLACE keeps every law, seen at a glance: it stands on one open node, or on whole, open nodes.
 
-    Most large gangs do, and the laws one by one take several times as long. It says false of much that is legal (the
-    laws then decide), and never true of anything that is not.
+    Most gangs do, and the laws one by one take several times as long. It says false of much that is legal (the laws
+    then decide), and never true of anything that is not.
     """
-    placement, columns = event.placement, state.columns
+    placement = event.placement
     if placement is None or not _in_time(state, event) or not _job_known(state, event):
         return False
-    shape, node_R = state.jobs[event.job].shape, placement.node_R
-    if shape.share_milli < WHOLE_MILLI or shape.cpu_milli or shape.memory_bytes or not len(node_R) or (
-            not 0 <= placement.alternative < len(shape.alternatives)):
+    shape = state.jobs[event.job].shape
+    if not len(placement.node_R) or not 0 <= placement.alternative < len(shape.alternatives):
         return False
-    chosen, widest = shape.alternatives[placement.alternative], columns.free_milli_NC.shape[1]
-    if node_R.item(0) < 0 or node_R.item(-1) >= state.fleet.node_count or not chosen.chips_per_worker:
+    plain = _plain_on_one if len(placement.node_R) == 1 else _plain_on_many
+    return plain(state, placement, shape, shape.alternatives[placement.alternative])
+
+
+def _plain_on_one(state: State, placement: Placement, shape: Shape, chosen: Alternative) -> bool:
+    """In plain numbers: the node takes work, and what is taken of it is sound, free and all that was asked."""
+    columns, node, chips = state.columns, placement.node_R.item(), placement.chips_R.item()
+    if not 0 <= node < state.fleet.node_count or columns.flags_N.item(node) or (
+            columns.broken_chips_N.item(node) & chips):
         return False
-    return len(node_R) * widest == chosen.chip_count and not (
-        np.count_nonzero(node_R[1:] <= node_R[:-1]) or np.count_nonzero(columns.open_chips_N[node_R] != widest)
-        or np.count_nonzero(placement.chips_R != (1 << widest) - 1)
-        or np.count_nonzero(placement.workers_R * chosen.chips_per_worker != widest)
-        or np.count_nonzero(state.fleet.kind_N[node_R] != chosen.kinds[0]))
+    free_C, workers = columns.free_milli_NC[node].tolist(), placement.workers_R.item()
+    return (chips < 1 << len(free_C) and chips.bit_count() == chosen.chip_count and workers == chosen.worker_count
+            and min([free_C[chip] for chip in bits_of(chips)], default=WHOLE_MILLI) >= shape.share_milli
+            and columns.cpu_free_milli_N.item(node) >= workers * shape.cpu_milli
+            and columns.memory_free_bytes_N.item(node) >= workers * shape.memory_bytes
+            and state.fleet.kind_N.item(node) in chosen.kinds)
+
+
+def _plain_on_many(state: State, placement: Placement, shape: Shape, chosen: Alternative) -> bool:
+    """All of it stands on whole nodes, which are open, and asks for nothing but chips."""
+    columns, node_R, widest = state.columns, placement.node_R, state.columns.free_milli_NC.shape[1]
+    if shape.share_milli < WHOLE_MILLI or shape.cpu_milli or shape.memory_bytes or not chosen.chips_per_worker or (
+            len(node_R) * widest != chosen.chip_count):
+        return False
+    if node_R.item(0) < 0 or node_R.item(-1) >= state.fleet.node_count or np.count_nonzero(node_R[1:] <= node_R[:-1]):
+        return False
+    return not (np.count_nonzero(columns.open_chips_N[placement.nodes] != widest)
+                or np.count_nonzero(placement.chips_R != (1 << widest) - 1)
+                or np.count_nonzero(placement.workers_R * chosen.chips_per_worker != widest)
+                or np.count_nonzero(state.fleet.kind_N[placement.nodes] != chosen.kinds[0]))
 
 
 def refusal(state: State, event: Event) -> Law | None:
     """The first law that an event breaks, or None."""
-    if event.kind == EventKind.PLACE and event.placement is not None and len(event.placement.node_R) > 1 and (
-            plainly_legal(state, event)):
+    if event.kind == EventKind.PLACE and plainly_legal(state, event):
         return None
     for law in _BY_KIND[event.kind]:
         if not law.holds(state, event):

@@ -36,6 +36,7 @@ class Usage:
         self._changed: set[int] = set()   # tenants whose columns lag behind
         self._columns_3T = np.zeros((3, len(fleet.tenants)))   # used chip-seconds, held chips, known since (s)
         self._half_life_s = fleet.usage_half_life_ns / 1e9
+        self._mean_life_s = self._half_life_s / math.log(2)
         self._weight_T = np.array([tenant.weight for tenant in fleet.tenants])
         depth = max(map(len, self._lineages))
         #: from the top down, the tenant itself repeated below its own place
@@ -58,11 +59,13 @@ class Usage:
 
     def used_chip_s(self, tenant: int, time_ns: int) -> float:
         """Decayed chip-seconds of a tenant and all below it, as of `time_ns`."""
+        if time_ns == self._known_ns_T[tenant]:   # most take and give back several times at one instant
+            return self._used_chip_s_T[tenant]
         gone_s, held = (time_ns - self._known_ns_T[tenant]) / 1e9, self.held_milli_T[tenant] / WHOLE_MILLI
         if self._half_life_s <= 0:
             return self._used_chip_s_T[tenant] + held * gone_s
         kept = math.exp2(-gone_s / self._half_life_s)
-        return self._used_chip_s_T[tenant] * kept + held * (self._half_life_s / math.log(2)) * (1 - kept)
+        return self._used_chip_s_T[tenant] * kept + held * self._mean_life_s * (1 - kept)
 
     def claims_DT(self, time_ns: int) -> NDArray[np.float64]:
         """What fair share compares, from the top of the tree down: use over weight. The least served has the least;
@@ -76,7 +79,7 @@ class Usage:
         if self._half_life_s > 0:
             kept_T = np.exp2(-gone_s_T / self._half_life_s)
             used_chip_s_T = used_chip_s_T * kept_T
-            gone_s_T = (1 - kept_T) * (self._half_life_s / math.log(2))
+            gone_s_T = (1 - kept_T) * self._mean_life_s
         claims: NDArray[np.float64] = ((used_chip_s_T + held_T * gone_s_T) / self._weight_T)[self._path_DT]
         return claims
 

@@ -100,18 +100,16 @@ class Books:
         if not already:
             marked = list(dict.fromkeys(map(int, nodes)))
         elif len(nodes) == 1:
-            marked = [int(nodes[0])] if nodes[0] in self._filed else ()
+            marked = [node] if (node := int(nodes[0])) in self._filed else ()
         elif np.count_nonzero(filed_R := self._filed_N[node_R := np.asarray(nodes)]):
             marked = node_R[filed_R].tolist()
         for node in marked:
-            for account, milli in self._filed.pop(node, ()):
-                self._stand(account, self._unheld.get(account, 0) - milli)
-                self._filed_milli -= milli
-            withheld = tuple(self._withheld(node))
+            before, withheld = self._filed.pop(node, ()), tuple(self._withheld(node))
             self._filed_N[node] = bool(withheld)
             if withheld:
                 self._filed[node] = withheld
-            for account, milli in withheld:
+            for account, milli in (*((account, -milli) for account, milli in before), *withheld) if (
+                    withheld != before) else ():
                 self._stand(account, self._unheld.get(account, 0) + milli)
                 self._filed_milli += milli
 

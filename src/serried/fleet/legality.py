@@ -208,6 +208,7 @@ LAWS: tuple[Law, ...] = (
     Law(name="open", kinds=_PLACING, holds=_takes_work,
         broken="a node or chip that it takes is down, draining or spare", remedy="Take a new snapshot and plan again."),
 )
+_AT_A_GLANCE = frozenset({EventKind.PLACE})
 _BY_KIND = {kind: tuple(law for law in LAWS if kind in law.kinds) for kind in EventKind}
 
 
@@ -257,7 +258,7 @@ def _plain_on_many(state: State, placement: Placement, shape: Shape, chosen: Alt
 
 def refusal(state: State, event: Event) -> Law | None:
     """The first law that an event breaks, or None."""
-    if event.kind == EventKind.PLACE and plainly_legal(state, event):
+    if event.kind in _AT_A_GLANCE and plainly_legal(state, event):
         return None
     for law in _BY_KIND[event.kind]:
         if not law.holds(state, event):

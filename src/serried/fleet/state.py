@@ -303,9 +303,10 @@ class State:
     def _occupy(self, event: Event, rows: NDArray[np.int64] | None = None) -> None:
         assert event.placement is not None, "legality saw the placement"
         self.placements[event.job] = event.placement
-        for node in [node for node in event.placement.node_R.tolist() if node in self.spares] if self.spares else ():
-            del self.spares[node]   # a spare that works is a spare no more
-            self.columns.flags_N[node] &= ~SPARE
+        if event.kind != EventKind.PLACE and self.spares:   # no job starts on a spare
+            for node in [node for node in event.placement.node_R.tolist() if node in self.spares]:
+                del self.spares[node]   # a spare that works is a spare no more
+                self.columns.flags_N[node] &= ~SPARE
         self.touched[-1] = event.placement.node_R
         self._change_hands(event.job, event.placement, event.time_ns, sign=1, rows=rows)
 

@@ -66,7 +66,7 @@ class Gangs:
             milli=way.chip_count * job.shape.share_milli, began_ns=now_ns, restart_ns=rule.restart_ns, first=first,
             work_ns=work_ns if work_ns >= FOREVER_NS or ratio == 1.0 else max(round(work_ns * ratio), 1),
             interval_ns=self._interval_ns(job_class, job, placement, way.chip_count), write_ns=rule.write_ns,
-            speed_ratio=ratio, kind=int(self._fleet.kind_N[placement.node_R[0]]))
+            speed_ratio=ratio, kind=self._fleet.kind_N.item(placement.node_R.item(0)))
         self.stints[number] = stint
         return stint
 
@@ -96,10 +96,10 @@ class Gangs:
         self.held_K[stint.kind] += held
         self.working_K[stint.kind] += stint.milli * stint.elapsed_ns
         if len(placement.node_R) == 1:
-            chips = int(placement.chips_R[0]).bit_count()
-            self.working_N[placement.node_R[0]] += chips * stint.elapsed_ns * job.shape.share_milli // WHOLE_MILLI
+            chips = placement.chips_R.item().bit_count()
+            self.working_N[placement.node_R.item()] += chips * stint.elapsed_ns * job.shape.share_milli // WHOLE_MILLI
         else:
-            self.working_N[placement.node_R] += np.bitwise_count(placement.chips_R).astype(np.int64) * stint.elapsed_ns
+            self.working_N[placement.nodes] += np.bitwise_count(placement.chips_R).astype(np.int64) * stint.elapsed_ns
 
     def _interval_ns(self, job_class: int, job: Job, placement: Placement, chip_count: int) -> int:
         """Work between two saves: as the class says, or the optimum for what this gang's components break."""

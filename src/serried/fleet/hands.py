@@ -109,9 +109,9 @@ class Hands:
         stretch_R, delta_G = self._stretch_N[nodes], self._more_WWG[self._widest - idle, idle]
         begin = 0
         for end in (*((stretch_R[1:] != stretch_R[:-1]).nonzero()[0] + 1).tolist(), len(stretch_R)):
-            for slots_G in self._slots_of[stretch_R.item(begin)]:
-                slots_G += (end - begin) * delta_G
-            begin = end
+            gained_G, begin, stretch = (end - begin) * delta_G, end, stretch_R.item(begin)
+            for slots_G in self._slots_of[stretch]:
+                slots_G += gained_G
 
     def _change_rows(self, number: int, shape: Shape, placement: Placement, sign: int) -> None:
         columns, node_R = self._columns, placement.node_R
@@ -159,5 +159,6 @@ class Hands:
         columns.open_sum_milli_N[node] = sum(free_C) if takes else 0
         if after != before:
             columns.open_chips_N[node] = after
+            gained_G = self._more_WWG[before, after]
             for slots_G in self._slots_of[self._stretch_N.item(node)]:
-                slots_G += self._more_WWG[before, after]
+                slots_G += gained_G

@@ -20,7 +20,7 @@ __all__ = ["NodeScores"]
 
 _UNFIT = np.int16(-1)
 #: So many changed nodes are looked up one by one; more are scored together.
-_FEW = 16
+_FEW = 48
 #: So many ways to stand are remembered.
 _MOST_STANDINGS = 2**14
 

@@ -18,6 +18,7 @@ from serried.errors import NoAnswer
 from serried.fleet.columns import (
     DOWN,
     DRAINING,
+    NOBODY,
     RESERVED,
     SHARED,
     SPARE,
@@ -103,8 +104,8 @@ class State:
 
     def jobs_on(self, node: int) -> list[int]:
         """Jobs that hold anything of a node, by number."""
-        owners = {owner for owner in self.columns.owner_NC[node].tolist() if owner >= 0}
-        return sorted(owners.union(self._lodgers.get(node, ())))
+        owners = set(self.columns.owner_NC[node].tolist()).union(self._lodgers.get(node, ()))
+        return sorted(owners - _NO_JOBS)
 
     def digest(self) -> str:
         """SHA-256 over everything that is state; two states of one history have the same."""
@@ -389,6 +390,7 @@ def _holds(placement: Placement, node: int, chips: int) -> bool:
 
 
 _NONE: tuple[int, ...] = ()
+_NO_JOBS = frozenset({NOBODY, SHARED})
 #: Events of the world after which any waiting job may have its chance.
 _CHANGES = frozenset({EventKind.FINISH, EventKind.CANCEL, EventKind.FAIL, EventKind.REPAIR, EventKind.DRAIN,
                       EventKind.OPEN})

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from serried.fleet.columns import DOWN, RESERVED, SPARE, bits_of, chip_bits
 from serried.fleet.hands import exchanged, part_of
@@ -17,7 +16,6 @@ from serried.fleet.spec import (
     Alternative,
     Event,
     EventKind,
-    Ints,
     JobStatus,
     Placement,
     Shape,
@@ -134,25 +132,21 @@ def _fits(state: State, event: Event) -> bool:
     held_RC = chip_bits(placement.chips_R, free_RC.shape[1])
     cpu_R, memory_R = columns.cpu_free_milli_N[node_R], columns.memory_free_bytes_N[node_R]
     if held is not None:
-        _give_back(held, placement, shape.share_milli, free_RC)
-        own_R = _own_workers(held, placement)
-        cpu_R, memory_R = cpu_R + own_R * shape.cpu_milli, memory_R + own_R * shape.memory_bytes
+        old_R, new_R = _on_both(held, placement)
+        free_RC[new_R] += np.int16(shape.share_milli) * chip_bits(held.chips_R[old_R], free_RC.shape[1])
+        cpu_R[new_R] += held.workers_R[old_R] * shape.cpu_milli
+        memory_R[new_R] += held.workers_R[old_R] * shape.memory_bytes
     return bool((placement.chips_R >> np.uint64(free_RC.shape[1]) == 0).all()
                 and (free_RC[held_RC] >= shape.share_milli).all()
                 and (cpu_R >= placement.workers_R * shape.cpu_milli).all()
                 and (memory_R >= placement.workers_R * shape.memory_bytes).all())
 
 
-def _give_back(old: Placement, new: Placement, share_milli: int, free_RC: NDArray[np.int16]) -> None:
-    _, old_R, new_R = np.intersect1d(old.node_R, new.node_R, return_indices=True)
-    free_RC[new_R] += np.int16(share_milli) * chip_bits(old.chips_R[old_R], free_RC.shape[1])
-
-
-def _own_workers(old: Placement, new: Placement) -> Ints:
-    own_R = np.zeros(len(new.node_R), dtype=np.int64)
-    _, old_R, new_R = np.intersect1d(old.node_R, new.node_R, return_indices=True)
-    own_R[new_R] = old.workers_R[old_R]
-    return own_R
+def _on_both(old: Placement, new: Placement) -> tuple[list[int], list[int]]:
+    """Rows of the one and of the other that stand on the same nodes."""
+    row_of = {node: row for row, node in enumerate(old.node_R.tolist())}
+    pairs = [(row_of[node], row) for row, node in enumerate(new.node_R.tolist()) if node in row_of]
+    return [old_row for old_row, _ in pairs], [new_row for _, new_row in pairs]
 
 
 def _takes_work(state: State, event: Event) -> bool:
@@ -168,11 +162,9 @@ def _takes_work(state: State, event: Event) -> bool:
     if event.kind == EventKind.REPLACE:
         old = state.placements[event.job]
         rows = exchanged(old, placement)
-        if rows is None:
-            stays_R = np.isin(placement.node_R, old.node_R)
-        else:
-            stays_R = np.ones(len(placement.node_R), dtype=bool)
-            stays_R[rows] = np.isin(placement.node_R[rows], old.node_R)
+        which = slice(None) if rows is None else rows   # the others stay where they are
+        held, stays_R = set(old.node_R[which].tolist()), np.ones(len(placement.node_R), dtype=bool)
+        stays_R[which] = [node in held for node in placement.node_R[which].tolist()]
         flags_R = np.where(stays_R, flags_R & DOWN, flags_R & ~SPARE)
     return not np.count_nonzero(flags_R) and not np.count_nonzero(broken_R)
 
@@ -246,13 +238,13 @@ def _plain_on_many(state: State, placement: Placement, shape: Shape, chosen: Alt
     """All of it stands on whole nodes, which are open, and asks for nothing but chips."""
     columns, node_R, widest = state.columns, placement.node_R, state.columns.free_milli_NC.shape[1]
     if shape.share_milli < WHOLE_MILLI or shape.cpu_milli or shape.memory_bytes or not chosen.chips_per_worker or (
-            len(node_R) * widest != chosen.chip_count):
+            widest % chosen.chips_per_worker or len(node_R) * widest != chosen.chip_count):
         return False
     if node_R.item(0) < 0 or node_R.item(-1) >= state.fleet.node_count or np.count_nonzero(node_R[1:] <= node_R[:-1]):
         return False
     return not (np.count_nonzero(columns.open_chips_N[placement.nodes] != widest)
                 or np.count_nonzero(placement.chips_R != (1 << widest) - 1)
-                or np.count_nonzero(placement.workers_R * chosen.chips_per_worker != widest)
+                or np.count_nonzero(placement.workers_R != widest // chosen.chips_per_worker)
                 or np.count_nonzero(state.fleet.kind_N[placement.nodes] != chosen.kinds[0]))
 
 

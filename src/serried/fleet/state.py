@@ -157,8 +157,8 @@ class State:
         left = self._release(event, rows)
         self._disturbed(event, left)
         self._occupy(event, rows)
-        self.touched[-1] = np.union1d(*(node_R if rows is None else node_R[rows]
-                                        for node_R in (left.node_R, event.placement.node_R)))
+        self.touched[-1] = np.concatenate([node_R if rows is None else node_R[rows]
+                                           for node_R in (left.node_R, event.placement.node_R)])
         self.broken.pop(event.job, None)
         self._mark_running(event.job)
         return event.job

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from serried.fleet import Fleet, Placement
 from serried.simulation.failures import Failures
@@ -118,5 +117,5 @@ class Breakage:
 
 def holds_chip(placement: Placement, nodes: Iterable[int], chips: int) -> bool:
     """Whether a placement holds any of these chips; any of the nodes when no chip is named."""
-    rows: NDArray[np.bool_] = np.isin(placement.node_R, list(nodes))
+    rows = np.logical_or.reduce([placement.node_R == node for node in nodes])
     return bool((placement.chips_R[rows] & np.uint64(chips)).any()) if chips else bool(rows.any())

@@ -128,17 +128,17 @@ class Hands:
     def _change_one(self, number: int, shape: Shape, placement: Placement, sign: int) -> None:
         columns, share_milli = self._columns, sign * shape.share_milli
         node, chips, workers = placement.node_R.item(), placement.chips_R.item(), placement.workers_R.item()
-        free_C: list[int] = columns.free_milli_NC[node].tolist()
-        owner_C = columns.owner_NC[node]
+        free_row_C, owner_C = columns.free_milli_NC[node], columns.owner_NC[node]
+        free_C: list[int] = free_row_C.tolist()
         if shape.share_milli == WHOLE_MILLI and chips == self._all_chips:
             free_C = [0 if sign > 0 else WHOLE_MILLI] * self._widest
-            owner_C[:] = number if sign > 0 else NOBODY
+            free_row_C.fill(free_C[0])
+            owner_C.fill(number if sign > 0 else NOBODY)
         else:
             whole, owner = shape.share_milli == WHOLE_MILLI, number if sign > 0 else NOBODY
             for chip in bits_of(chips):
-                free_C[chip] -= share_milli
+                free_row_C[chip] = free_C[chip] = free_C[chip] - share_milli
                 owner_C[chip] = owner if whole else NOBODY if free_C[chip] == WHOLE_MILLI else SHARED
-        columns.free_milli_NC[node] = free_C
         if shape.cpu_milli:
             columns.cpu_free_milli_N[node] -= sign * workers * shape.cpu_milli
         if shape.memory_bytes:

@@ -17,8 +17,8 @@ __all__ = ["Usage"]
 
 
 class Usage:
-    """Chips held now (`held_milli_TK`; `held_milli_T` of all kinds) and decayed chip-seconds used, each counted for a
-    tenant and all above it.
+    """Chips held now (`held_milli_TK`; `held_milli_T` of all kinds; `held_milli` by anybody) and decayed chip-seconds
+    used, each counted for a tenant and all above it.
 
     A chip-second weighs 1 when it is used and half as much every half-life later:
     u(t + d) = u(t) 2^(-d/h) + held * h/ln 2 * (1 - 2^(-d/h)); without a half-life u(t + d) = u(t) + held * d.
@@ -31,6 +31,7 @@ class Usage:
         self._lineages = tuple(_lineage(fleet, one) for one in range(len(fleet.tenants)))
         self.held_milli_TK = np.zeros((len(fleet.tenants), len(fleet.kinds)), dtype=np.int64)
         self.held_milli_T = [0] * len(fleet.tenants)
+        self.held_milli = 0
         self._used_chip_s_T = [0.0] * len(fleet.tenants)
         self._known_ns_T = [0] * len(fleet.tenants)
         self._changed: set[int] = set()   # tenants whose columns lag behind
@@ -49,6 +50,7 @@ class Usage:
 
     def hold(self, tenant: int, milli_by_kind: Mapping[int, int], time_ns: int) -> None:
         """A tenant takes (or, below zero, gives back) so many shares of each kind."""
+        self.held_milli += sum(milli_by_kind.values())
         for one in self._lineages[tenant]:
             self._used_chip_s_T[one] = self.used_chip_s(one, time_ns)
             self._known_ns_T[one] = time_ns

@@ -236,9 +236,9 @@ class Simulator:
 
     def _arrive(self, due: Due, now_ns: int) -> None:
         place, jobs = due.number, self.submissions
-        self._submit(jobs.jobs_J[place], int(jobs.work_ns_J[place]), int(jobs.class_J[place]), now_ns)
+        self._submit(jobs.jobs_J[place], jobs.work_ns_J.item(place), jobs.class_J.item(place), now_ns)
         if place + 1 < len(jobs):
-            self._queue.push(int(jobs.arrival_ns_J[place + 1]), Due(Happens.ARRIVE, place + 1))
+            self._queue.push(jobs.arrival_ns_J.item(place + 1), Due(Happens.ARRIVE, place + 1))
 
     def _submit(self, job: Job, work_ns: int, job_class: int, now_ns: int) -> int:
         number = self.state.apply(Event(time_ns=now_ns, kind=EventKind.SUBMIT, request=job))

@@ -131,15 +131,17 @@ def _fits(state: State, event: Event) -> bool:
         return not np.count_nonzero(free_RC < shape.share_milli)   # whole nodes
     held_RC = chip_bits(placement.chips_R, free_RC.shape[1])
     cpu_R, memory_R = columns.cpu_free_milli_N[node_R], columns.memory_free_bytes_N[node_R]
+    workers_R = placement.workers_R.astype(np.int64)   # times bytes
     if held is not None:
         old_R, new_R = _on_both(held, placement)
         free_RC[new_R] += np.int16(shape.share_milli) * chip_bits(held.chips_R[old_R], free_RC.shape[1])
-        cpu_R[new_R] += held.workers_R[old_R] * shape.cpu_milli
-        memory_R[new_R] += held.workers_R[old_R] * shape.memory_bytes
+        own_R = held.workers_R[old_R].astype(np.int64)
+        cpu_R[new_R] += own_R * shape.cpu_milli
+        memory_R[new_R] += own_R * shape.memory_bytes
     return bool((placement.chips_R >> np.uint64(free_RC.shape[1]) == 0).all()
                 and (free_RC[held_RC] >= shape.share_milli).all()
-                and (cpu_R >= placement.workers_R * shape.cpu_milli).all()
-                and (memory_R >= placement.workers_R * shape.memory_bytes).all())
+                and (cpu_R >= workers_R * shape.cpu_milli).all()
+                and (memory_R >= workers_R * shape.memory_bytes).all())
 
 
 def _on_both(old: Placement, new: Placement) -> tuple[list[int], list[int]]:

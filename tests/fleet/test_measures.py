@@ -11,7 +11,7 @@ from serried.fleet.demand import demands_of, feasible_NS
 from serried.fleet.measures import BestFit, Clustering, DotProduct, Packing, Random, scramble
 from serried.fleet.node_scores import NodeScores
 from serried.fleet.policies import MEASURES
-from tests.fleet.examples import gang, happen, on, share, submit
+from tests.fleet.examples import gang, happen, on, share, small_fleet, submit
 
 CPU_ONLY = Shape(alternatives=(Alternative(kinds=(0,), chips_per_worker=0),), cpu_milli=8000)
 
@@ -128,3 +128,26 @@ def test_remembered_scores_are_those_of_a_fresh_memory():
             happen(state, EventKind.PLACE, job, placement=found)
         if turn % 7 == 6:
             happen(state, EventKind.FINISH, next(iter(state.running)))
+
+
+@pytest.mark.parametrize("name", ["best-fit", "dot-product", "packing", "random"])
+def test_nodes_that_stand_alike_score_alike(name):
+    """Scores looked up by how a node stands are those that are taken afresh, whatever happens to it."""
+    fleet = small_fleet(12, kinds=2)
+    shapes = [share(500), share(200), *(gang(1, chips, kinds=kinds) for chips in (1, 3, 4) for kinds in ((0,), (0, 1)))]
+    state, measure = State(fleet), MEASURES[name](fleet, (), 7)
+    kept, random = NodeScores(fleet, measure), np.random.default_rng(3)
+    kept.learn(state.snapshot(), shapes)
+    for turn in range(300):
+        what, node, shape = random.integers(8), int(random.integers(12)), shapes[random.integers(len(shapes))]
+        if what < 4 and (found := kept.spot(state.snapshot(), shape, 0)) is not None:
+            happen(state, EventKind.PLACE, submit(state, shape), placement=found)
+        elif what == 4 and state.running:
+            happen(state, EventKind.FINISH, next(iter(state.running)))
+        elif what >= 5:
+            kind = (EventKind.DRAIN, EventKind.OPEN, EventKind.FAIL, EventKind.REPAIR)[turn % 4]
+            happen(state, kind, nodes=(node,), chips=1 << node % 4 if turn % 4 >= 2 and what == 5 else 0)
+        fresh = NodeScores(fleet, measure)
+        fresh.learn(state.snapshot(), shapes)
+        kept.spot(state.snapshot(), shape, 0)   # it catches up when it is asked
+        assert (kept._score_SN == fresh._score_SN).all()

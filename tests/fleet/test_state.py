@@ -87,6 +87,28 @@ def test_a_gang_takes_and_gives_back_what_it_asks():
     assert state.status_J[job] == JobStatus.DONE
 
 
+def test_a_gang_that_asks_for_gigabytes_is_judged_by_them():
+    state = State(small_fleet())
+    many, one = gang(2, memory_bytes=2**37 + 1), gang(1, memory_bytes=2**38)
+    happen(state, EventKind.PLACE, submit(state, many), placement=on([0, 1]))
+    kept = submit(state, one)
+    happen(state, EventKind.RESERVE, kept, nodes=(2,), until_ns=HOUR_NS)
+    happen(state, EventKind.PLACE, kept, placement=on([2]))
+    happen(state, EventKind.FAIL, nodes=(0,))
+    happen(state, EventKind.REPLACE, 0, placement=on([1, 3]))
+    for nodes, free in (([1, 3], 2**37 - 1), ([2], 0), ([0, 4], 2**38)):
+        assert (state.columns.memory_free_bytes_N[nodes] == free).all()
+    with pytest.raises(NoAnswer, match="not free"):
+        happen(state, EventKind.PLACE, submit(state, gang(2, 1, memory_bytes=2**37)), placement=on([1, 4], 0b1))
+
+
+@pytest.mark.parametrize(("nodes", "index"), [([3, 4, 5], slice(3, 6)), ([7], slice(7, 8)), ([3, 5], [3, 5]),
+                                              ([4, 3], [4, 3]), ([3, 5, 4, 6], [3, 5, 4, 6])])
+def test_nodes_side_by_side_are_a_slice(nodes, index):
+    found = on(nodes).nodes
+    assert found == index if isinstance(found, slice) else found.tolist() == index
+
+
 def test_shares_of_one_chip_add_up():
     state = State(small_fleet())
     jobs = [submit(state, share(400)) for _ in range(3)]

@@ -73,6 +73,7 @@ def test_chips_are_conserved_at_every_event_and_chip_hours_in_the_waterfall():
                              slots_of(run.state.fleet, run.state.columns.open_chips_N), strict=True):
         assert (kept == counted).all()
     assert set(outcome.chip_hours) <= {*ACCOUNTS, *(f"down: {name}" for name in outcome.failures)}
+    assert int(run.gangs.working_N().sum()) * WHOLE_MILLI == sum(run.gangs.working_K), "node by node or kind by kind"
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -107,12 +107,13 @@ def chip_bits(chips_R: NDArray[np.uint64], chip_count: int) -> NDArray[np.bool_]
 
 def bits_of(mask: int) -> tuple[int, ...]:
     """Positions of the bits of a mask, lowest first."""
-    found = []
-    while mask:
-        low = mask & -mask
-        found.append(low.bit_length() - 1)
-        mask ^= low
-    return tuple(found)
+    if mask < len(_BITS):
+        return _BITS[mask]
+    return tuple([bit for bit in range(mask.bit_length()) if mask >> bit & 1])
+
+
+#: The same of every mask of up to eight bits: most nodes have no more chips.
+_BITS = tuple(tuple(bit for bit in range(8) if mask >> bit & 1) for mask in range(256))
 
 
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:

@@ -71,6 +71,8 @@ def typical_of(fleet: Fleet, shapes: Iterable[Shape], *, coverage: float = 0.95)
 class Fragmentation:
     """The measure as a rule of placement: 100 / (1 + exp(added fragmentation in chips)), truncated as published."""
 
+    by_sums = False
+
     def __init__(self, fleet: Fleet, typical: Typical) -> None:
         self._fleet = fleet
         demands = typical.demands

@@ -131,7 +131,8 @@ def _workers_on(fleet: Fleet, columns: Columns, shape: Shape, one: Alternative, 
         workers_N = np.minimum(workers_N, columns.cpu_free_milli_N[nodes] // shape.cpu_milli)
     if shape.memory_bytes:
         workers_N = np.minimum(workers_N, columns.memory_free_bytes_N[nodes] // shape.memory_bytes)
-    return np.where(fleet.kind_N[nodes] == kind, workers_N, 0)
+    of_kind_N: Counts = workers_N * (fleet.kind_N[nodes] == kind)
+    return of_kind_N
 
 
 def _fill(fleet: Fleet, switches: Switches, columns: Columns, shape: Shape, one: Alternative, kind: int,
@@ -162,6 +163,9 @@ def cover(capacity_X: Counts, needed: int) -> tuple[Counts, Counts] | tuple[None
 
     Returns the places in ascending order and what each takes, or None when all together hold too little.
     """
+    if needed <= np.count_nonzero(capacity_X) and not np.count_nonzero(capacity_X > 1):   # all alike: the first of them
+        chosen = capacity_X.nonzero()[0][:needed]
+        return chosen, capacity_X[chosen]
     order = (-capacity_X).argsort(kind="stable")
     sorted_X = capacity_X[order]
     reached_X = sorted_X.cumsum()

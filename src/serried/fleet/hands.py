@@ -3,7 +3,9 @@
 Most jobs stand on one node, and most of the others on whole nodes; so one node is counted in plain numbers, whole nodes
 by what they were and have become, and anything else row by row.
 
-Axes: N = node, C = chip of a node, R = row, G = chips that a worker asks of one node (0..C).
+A stretch is nodes side by side of one kind under the same switches: they count in the same rows of slots.
+
+Axes: N = node, C = chip of a node, R = row, G = chips that a worker asks of one node (1..C), W = open chips (0..C).
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serried.fleet.columns import NOBODY, SHARED, Columns, bits_of, chip_bits, slot_rows_NL
-from serried.fleet.spec import WHOLE_MILLI, Fleet, Placement, Shape
+from serried.fleet.spec import WHOLE_MILLI, Fleet, Placement, Shape, Span
 
 __all__ = ["Hands", "exchanged", "part_of"]
 
@@ -40,28 +42,32 @@ class Hands:
         self._columns = columns
         self._widest = int(columns.free_milli_NC.shape[1])
         self._all_chips = (1 << self._widest) - 1
-        self._slots_WG = (np.arange(self._widest + 1)[:, None] // np.arange(1, self._widest + 1)).astype(np.int32)
+        slots_WG = (np.arange(self._widest + 1)[:, None] // np.arange(1, self._widest + 1)).astype(np.int32)
+        self._more_WWG = slots_WG - slots_WG[:, None]   # slots that a node gains from so many open chips to so many
         slots_XG = columns.slots_KSG[0].base
         assert slots_XG is not None, "all levels are counted in one array"
         self._slots_XG: NDArray[np.int32] = slots_XG
         self._rows_NL, _ = slot_rows_NL(fleet)
+        begins_N = (self._rows_NL != np.roll(self._rows_NL, 1, axis=0)).any(axis=1)
+        begins_N[0] = True
+        self._stretch_N = np.cumsum(begins_N) - 1
+        slots = list(slots_XG)   # a view of each row
+        self._slots_of = [[slots[row] for row in rows] for rows in self._rows_NL[begins_N].tolist()]
 
     def change(self, number: int, shape: Shape, placement: Placement, sign: int) -> None:
         """Everything that a placement of a job names changes hands."""
-        node_R, chips_R = placement.node_R, placement.chips_R
-        if not len(node_R):
+        if not len(placement.node_R):
             return
-        if len(node_R) == 1:
+        if len(placement.node_R) == 1:
             self._change_one(number, shape, placement, sign)
             return
-        columns = self._columns
+        columns, nodes = self._columns, placement.nodes
         if shape.cpu_milli:
-            columns.cpu_free_milli_N[node_R] -= sign * shape.cpu_milli * placement.workers_R.astype(np.int64)
+            columns.cpu_free_milli_N[nodes] -= sign * shape.cpu_milli * placement.workers_R.astype(np.int64)
         if shape.memory_bytes:
-            columns.memory_free_bytes_N[node_R] -= sign * shape.memory_bytes * placement.workers_R.astype(np.int64)
-        if shape.share_milli == WHOLE_MILLI and not np.count_nonzero(chips_R != self._all_chips) and (
-                not np.count_nonzero(columns.broken_chips_N[node_R])):
-            self._change_whole(number, node_R, sign)
+            columns.memory_free_bytes_N[nodes] -= sign * shape.memory_bytes * placement.workers_R.astype(np.int64)
+        if shape.share_milli == WHOLE_MILLI and self._swaps_whole(placement, sign):
+            self._change_whole(number, nodes, sign)
         else:
             self._change_rows(number, shape, placement, sign)
 
@@ -78,29 +84,34 @@ class Hands:
         columns.open_share_milli_N[node_R] = np.where(takes_R, free_RC.max(axis=1), -1)
         columns.open_sum_milli_N[node_R] = np.where(takes_R, free_RC.sum(axis=1), 0)
         open_R = np.where(takes_R, idle_R, 0)
-        delta_RG = self._slots_WG[open_R] - self._slots_WG[columns.open_chips_N[node_R]]
+        delta_RG = self._more_WWG[columns.open_chips_N[node_R], open_R]
         columns.open_chips_N[node_R] = open_R
         np.add.at(self._slots_XG, self._rows_NL[node_R], delta_RG[:, None])
 
-    def _change_whole(self, number: int, node_R: NDArray[np.int32], sign: int) -> None:
-        """Sound nodes, all chips of each: where they were open and are no more, or the reverse, nothing is counted."""
+    def _swaps_whole(self, placement: Placement, sign: int) -> bool:
+        """Whether all chips of every node were open and are no more, or the reverse: then nothing need be counted.
+
+        What is given back whole was not open, and is if its node takes work and its chips are sound.
+        """
+        columns, nodes = self._columns, placement.nodes
+        if np.count_nonzero(placement.chips_R != self._all_chips):
+            return False
+        if sign > 0:
+            return not np.count_nonzero(columns.open_chips_N[nodes] != self._widest)
+        return not (np.count_nonzero(columns.flags_N[nodes]) or np.count_nonzero(columns.broken_chips_N[nodes]))
+
+    def _change_whole(self, number: int, nodes: Span, sign: int) -> None:
         columns, idle = self._columns, 0 if sign > 0 else self._widest
-        first, count = node_R.item(0), len(node_R)
-        side_by_side = node_R.item(-1) - first + 1 == count and not np.count_nonzero(node_R[1:] <= node_R[:-1])
-        nodes: slice | NDArray[np.int32] = slice(first, first + count) if side_by_side else node_R
-        columns.free_milli_NC[nodes] = 0 if sign > 0 else WHOLE_MILLI
         columns.owner_NC[nodes] = number if sign > 0 else NOBODY
-        if np.count_nonzero(columns.flags_N[nodes]) or np.count_nonzero(columns.open_chips_N[nodes] == idle):
-            self.recount(node_R)
-            return
         columns.idle_chips_N[nodes] = columns.open_chips_N[nodes] = idle
-        columns.open_share_milli_N[nodes] = WHOLE_MILLI if idle else 0
+        columns.free_milli_NC[nodes] = columns.open_share_milli_N[nodes] = WHOLE_MILLI if idle else 0
         columns.open_sum_milli_N[nodes] = idle * WHOLE_MILLI
-        delta_G, rows_RL = -sign * self._slots_WG[self._widest], self._rows_NL[nodes]
-        if np.count_nonzero(rows_RL != rows_RL[0]):
-            np.add.at(self._slots_XG, rows_RL, delta_G)
-        else:   # of one kind, under the same switches
-            self._slots_XG[rows_RL[0]] += count * delta_G
+        stretch_R, delta_G = self._stretch_N[nodes], self._more_WWG[self._widest - idle, idle]
+        begin = 0
+        for end in (*((stretch_R[1:] != stretch_R[:-1]).nonzero()[0] + 1).tolist(), len(stretch_R)):
+            gained_G, begin, stretch = (end - begin) * delta_G, end, stretch_R.item(begin)
+            for slots_G in self._slots_of[stretch]:
+                slots_G += gained_G
 
     def _change_rows(self, number: int, shape: Shape, placement: Placement, sign: int) -> None:
         columns, node_R = self._columns, placement.node_R
@@ -117,17 +128,17 @@ class Hands:
     def _change_one(self, number: int, shape: Shape, placement: Placement, sign: int) -> None:
         columns, share_milli = self._columns, sign * shape.share_milli
         node, chips, workers = placement.node_R.item(), placement.chips_R.item(), placement.workers_R.item()
-        free_C: list[int] = columns.free_milli_NC[node].tolist()
-        owner_C = columns.owner_NC[node]
+        free_row_C, owner_C = columns.free_milli_NC[node], columns.owner_NC[node]
+        free_C: list[int] = free_row_C.tolist()
         if shape.share_milli == WHOLE_MILLI and chips == self._all_chips:
             free_C = [0 if sign > 0 else WHOLE_MILLI] * self._widest
-            owner_C[:] = number if sign > 0 else NOBODY
+            free_row_C.fill(free_C[0])
+            owner_C.fill(number if sign > 0 else NOBODY)
         else:
             whole, owner = shape.share_milli == WHOLE_MILLI, number if sign > 0 else NOBODY
-            for chip in _BITS[chips] if chips < len(_BITS) else bits_of(chips):
-                free_C[chip] -= share_milli
+            for chip in bits_of(chips):
+                free_row_C[chip] = free_C[chip] = free_C[chip] - share_milli
                 owner_C[chip] = owner if whole else NOBODY if free_C[chip] == WHOLE_MILLI else SHARED
-        columns.free_milli_NC[node] = free_C
         if shape.cpu_milli:
             columns.cpu_free_milli_N[node] -= sign * workers * shape.cpu_milli
         if shape.memory_bytes:
@@ -148,10 +159,6 @@ class Hands:
         columns.open_sum_milli_N[node] = sum(free_C) if takes else 0
         if after != before:
             columns.open_chips_N[node] = after
-            delta_G = self._slots_WG[after] - self._slots_WG[before]
-            for row in self._rows_NL[node].tolist():   # a few levels: quicker one by one
-                self._slots_XG[row] += delta_G
-
-
-#: Chips of every mask of up to eight.
-_BITS = tuple(bits_of(mask) for mask in range(256))
+            gained_G = self._more_WWG[before, after]
+            for slots_G in self._slots_of[self._stretch_N.item(node)]:
+                slots_G += gained_G

@@ -7,11 +7,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from serried.fleet.columns import DOWN, RESERVED, SPARE, chip_bits
+from serried.fleet.columns import DOWN, RESERVED, SPARE, bits_of, chip_bits
 from serried.fleet.hands import exchanged, part_of
-from serried.fleet.spec import FAR_NS, WHOLE_MILLI, Event, EventKind, Ints, JobStatus, Placement
+from serried.fleet.spec import (
+    FAR_NS,
+    WHOLE_MILLI,
+    Alternative,
+    Event,
+    EventKind,
+    JobStatus,
+    Placement,
+    Shape,
+)
 
 if TYPE_CHECKING:
     from serried.fleet.state import State
@@ -88,11 +96,6 @@ def _whole_gang(state: State, event: Event) -> bool:
         return False
     chosen = shape.alternatives[placement.alternative]
     node_R, workers_R = placement.node_R, placement.workers_R
-    if len(node_R) == 1:
-        node = node_R.item()
-        return (0 <= node < state.fleet.node_count and workers_R.item() == chosen.worker_count
-                and placement.chips_R.item().bit_count() == chosen.chip_count
-                and state.fleet.kind_N.item(node) in chosen.kinds)
     if not len(node_R) or node_R.min() < 0 or node_R.max() >= state.fleet.node_count or (
             np.count_nonzero(node_R[1:] <= node_R[:-1]) and not _all_differ(state, event.job, placement)):
         return False
@@ -122,49 +125,36 @@ def _fits(state: State, event: Event) -> bool:
     if held is not None and rows is not None:   # what stays was free to it before
         held, placement = part_of(held, rows), part_of(placement, rows)
     node_R = placement.node_R
-    if len(node_R) == 1 and event.kind == EventKind.PLACE:
-        node, workers, chips = node_R.item(), placement.workers_R.item(), placement.chips_R.item()
-        free_C, share_milli = columns.free_milli_NC[node].tolist(), shape.share_milli
-        return (chips < 1 << len(free_C) and all(chips >> chip & 1 == 0 or free >= share_milli
-                                                 for chip, free in enumerate(free_C))
-                and columns.cpu_free_milli_N.item(node) >= workers * shape.cpu_milli
-                and columns.memory_free_bytes_N.item(node) >= workers * shape.memory_bytes)
     free_RC = columns.free_milli_NC[node_R]
     if event.kind == EventKind.PLACE and not shape.cpu_milli and not shape.memory_bytes and not np.count_nonzero(
             placement.chips_R != (1 << free_RC.shape[1]) - 1):
         return not np.count_nonzero(free_RC < shape.share_milli)   # whole nodes
     held_RC = chip_bits(placement.chips_R, free_RC.shape[1])
     cpu_R, memory_R = columns.cpu_free_milli_N[node_R], columns.memory_free_bytes_N[node_R]
+    workers_R = placement.workers_R.astype(np.int64)   # times bytes
     if held is not None:
-        _give_back(held, placement, shape.share_milli, free_RC)
-        own_R = _own_workers(held, placement)
-        cpu_R, memory_R = cpu_R + own_R * shape.cpu_milli, memory_R + own_R * shape.memory_bytes
+        old_R, new_R = _on_both(held, placement)
+        free_RC[new_R] += np.int16(shape.share_milli) * chip_bits(held.chips_R[old_R], free_RC.shape[1])
+        own_R = held.workers_R[old_R].astype(np.int64)
+        cpu_R[new_R] += own_R * shape.cpu_milli
+        memory_R[new_R] += own_R * shape.memory_bytes
     return bool((placement.chips_R >> np.uint64(free_RC.shape[1]) == 0).all()
                 and (free_RC[held_RC] >= shape.share_milli).all()
-                and (cpu_R >= placement.workers_R * shape.cpu_milli).all()
-                and (memory_R >= placement.workers_R * shape.memory_bytes).all())
+                and (cpu_R >= workers_R * shape.cpu_milli).all()
+                and (memory_R >= workers_R * shape.memory_bytes).all())
 
 
-def _give_back(old: Placement, new: Placement, share_milli: int, free_RC: NDArray[np.int16]) -> None:
-    _, old_R, new_R = np.intersect1d(old.node_R, new.node_R, return_indices=True)
-    free_RC[new_R] += np.int16(share_milli) * chip_bits(old.chips_R[old_R], free_RC.shape[1])
-
-
-def _own_workers(old: Placement, new: Placement) -> Ints:
-    own_R = np.zeros(len(new.node_R), dtype=np.int64)
-    _, old_R, new_R = np.intersect1d(old.node_R, new.node_R, return_indices=True)
-    own_R[new_R] = old.workers_R[old_R]
-    return own_R
+def _on_both(old: Placement, new: Placement) -> tuple[list[int], list[int]]:
+    """Rows of the one and of the other that stand on the same nodes."""
+    row_of = {node: row for row, node in enumerate(old.node_R.tolist())}
+    pairs = [(row_of[node], row) for row, node in enumerate(new.node_R.tolist()) if node in row_of]
+    return [old_row for old_row, _ in pairs], [new_row for _, new_row in pairs]
 
 
 def _takes_work(state: State, event: Event) -> bool:
     """New rows stand on nodes that take work; a replacement may use spares, and rows that stay may stay."""
     placement = event.placement
     assert placement is not None, "whole_gang came first"
-    if len(placement.node_R) == 1 and event.kind == EventKind.PLACE and not state.reserver:
-        node = placement.node_R.item()
-        return not (state.columns.flags_N.item(node) or
-                    state.columns.broken_chips_N.item(node) & placement.chips_R.item())
     flags_R = state.columns.flags_N[placement.node_R]
     broken_R = state.columns.broken_chips_N[placement.node_R] & placement.chips_R
     if np.count_nonzero(flags_R & RESERVED):
@@ -174,11 +164,9 @@ def _takes_work(state: State, event: Event) -> bool:
     if event.kind == EventKind.REPLACE:
         old = state.placements[event.job]
         rows = exchanged(old, placement)
-        if rows is None:
-            stays_R = np.isin(placement.node_R, old.node_R)
-        else:
-            stays_R = np.ones(len(placement.node_R), dtype=bool)
-            stays_R[rows] = np.isin(placement.node_R[rows], old.node_R)
+        which = slice(None) if rows is None else rows   # the others stay where they are
+        held, stays_R = set(old.node_R[which].tolist()), np.ones(len(placement.node_R), dtype=bool)
+        stays_R[which] = [node in held for node in placement.node_R[which].tolist()]
         flags_R = np.where(stays_R, flags_R & DOWN, flags_R & ~SPARE)
     return not np.count_nonzero(flags_R) and not np.count_nonzero(broken_R)
 
@@ -214,36 +202,57 @@ LAWS: tuple[Law, ...] = (
     Law(name="open", kinds=_PLACING, holds=_takes_work,
         broken="a node or chip that it takes is down, draining or spare", remedy="Take a new snapshot and plan again."),
 )
+_AT_A_GLANCE = frozenset({EventKind.PLACE})
 _BY_KIND = {kind: tuple(law for law in LAWS if kind in law.kinds) for kind in EventKind}
 
 
 def plainly_legal(state: State, event: Event) -> bool:
-    """Whether a PLACE on several nodes keeps every law, seen at a glance: all of it stands on whole, open nodes.
+    """Whether a PLACE keeps every law, seen at a glance: it stands on one open node, or on whole, open nodes.
 
-    Most large gangs do, and the laws one by one take several times as long. It says false of much that is legal (the
-    laws then decide), and never true of anything that is not.
+    Most gangs do, and the laws one by one take several times as long. It says false of much that is legal (the laws
+    then decide), and never true of anything that is not.
     """
-    placement, columns = event.placement, state.columns
+    placement = event.placement
     if placement is None or not _in_time(state, event) or not _job_known(state, event):
         return False
-    shape, node_R = state.jobs[event.job].shape, placement.node_R
-    if shape.share_milli < WHOLE_MILLI or shape.cpu_milli or shape.memory_bytes or not len(node_R) or (
-            not 0 <= placement.alternative < len(shape.alternatives)):
+    shape = state.jobs[event.job].shape
+    if not len(placement.node_R) or not 0 <= placement.alternative < len(shape.alternatives):
         return False
-    chosen, widest = shape.alternatives[placement.alternative], columns.free_milli_NC.shape[1]
-    if node_R.item(0) < 0 or node_R.item(-1) >= state.fleet.node_count or not chosen.chips_per_worker:
+    plain = _plain_on_one if len(placement.node_R) == 1 else _plain_on_many
+    return plain(state, placement, shape, shape.alternatives[placement.alternative])
+
+
+def _plain_on_one(state: State, placement: Placement, shape: Shape, chosen: Alternative) -> bool:
+    """In plain numbers: the node takes work, and what is taken of it is sound, free and all that was asked."""
+    columns, node, chips = state.columns, placement.node_R.item(), placement.chips_R.item()
+    if not 0 <= node < state.fleet.node_count or columns.flags_N.item(node) or (
+            columns.broken_chips_N.item(node) & chips):
         return False
-    return len(node_R) * widest == chosen.chip_count and not (
-        np.count_nonzero(node_R[1:] <= node_R[:-1]) or np.count_nonzero(columns.open_chips_N[node_R] != widest)
-        or np.count_nonzero(placement.chips_R != (1 << widest) - 1)
-        or np.count_nonzero(placement.workers_R * chosen.chips_per_worker != widest)
-        or np.count_nonzero(state.fleet.kind_N[node_R] != chosen.kinds[0]))
+    free_C, workers = columns.free_milli_NC[node].tolist(), placement.workers_R.item()
+    return (chips < 1 << len(free_C) and chips.bit_count() == chosen.chip_count and workers == chosen.worker_count
+            and min([free_C[chip] for chip in bits_of(chips)], default=WHOLE_MILLI) >= shape.share_milli
+            and columns.cpu_free_milli_N.item(node) >= workers * shape.cpu_milli
+            and columns.memory_free_bytes_N.item(node) >= workers * shape.memory_bytes
+            and state.fleet.kind_N.item(node) in chosen.kinds)
+
+
+def _plain_on_many(state: State, placement: Placement, shape: Shape, chosen: Alternative) -> bool:
+    """All of it stands on whole nodes, which are open, and asks for nothing but chips."""
+    columns, node_R, widest = state.columns, placement.node_R, state.columns.free_milli_NC.shape[1]
+    if shape.share_milli < WHOLE_MILLI or shape.cpu_milli or shape.memory_bytes or not chosen.chips_per_worker or (
+            widest % chosen.chips_per_worker or len(node_R) * widest != chosen.chip_count):
+        return False
+    if node_R.item(0) < 0 or node_R.item(-1) >= state.fleet.node_count or np.count_nonzero(node_R[1:] <= node_R[:-1]):
+        return False
+    return not (np.count_nonzero(columns.open_chips_N[placement.nodes] != widest)
+                or np.count_nonzero(placement.chips_R != (1 << widest) - 1)
+                or np.count_nonzero(placement.workers_R != widest // chosen.chips_per_worker)
+                or np.count_nonzero(state.fleet.kind_N[placement.nodes] != chosen.kinds[0]))
 
 
 def refusal(state: State, event: Event) -> Law | None:
     """The first law that an event breaks, or None."""
-    if event.kind == EventKind.PLACE and event.placement is not None and len(event.placement.node_R) > 1 and (
-            plainly_legal(state, event)):
+    if event.kind in _AT_A_GLANCE and plainly_legal(state, event):
         return None
     for law in _BY_KIND[event.kind]:
         if not law.holds(state, event):

@@ -30,7 +30,10 @@ _GRACE = 1e-9
 
 
 class Measure(Protocol):
-    """A rule for choosing a node and chips on it."""
+    """A rule for choosing a node and chips on it. by_sums: whether a node's kind and what is free of its CPU and of all
+    its chips together say all that a score depends on."""
+
+    by_sums: bool
 
     def scores_NS(self, snapshot: Snapshot, demands: Demands, nodes: NDArray[np.int32]) -> Scores:
         """Score of each demand on each node, 0 (worst) to 100; anything where it does not fit. `nodes` may be 0-d."""
@@ -48,6 +51,8 @@ class Measure(Protocol):
 class _HighestScore:
     """The common part: the first node of the highest score, and there the fullest chip that still fits."""
 
+    by_sums = False
+
     def pick(self, snapshot: Snapshot, score_N: Scores) -> int:
         """The first node of the highest score."""
         node = int(score_N.argmax())
@@ -63,6 +68,8 @@ class _HighestScore:
 
 class BestFit(_HighestScore):
     """Least is left: 1 - (CPU left / largest CPU + chips left / most chips) / 2."""
+
+    by_sums = True
 
     def __init__(self, fleet: Fleet) -> None:
         self._most_cpu_milli, self._most_milli = _largest(fleet)
@@ -85,6 +92,8 @@ class BestFit(_HighestScore):
 
 class DotProduct(_HighestScore):
     """What is asked and what is free point apart: 1 - (CPU asked x CPU free + chips asked x chips free) / 2."""
+
+    by_sums = True
 
     def __init__(self, fleet: Fleet) -> None:
         self._most_cpu_milli, self._most_milli = _largest(fleet)
@@ -163,6 +172,8 @@ def _tier(chips: int, sizes: set[int]) -> int:
 
 class Random:
     """Any node that fits, any chip that fits, each as likely; the draw depends on seed and version alone."""
+
+    by_sums = True
 
     def __init__(self, seed: int) -> None:
         self._seed = seed

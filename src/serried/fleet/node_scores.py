@@ -1,5 +1,8 @@
 """Scores of every worker on every node, kept: an event changes a few nodes, and only their scores are taken again.
 
+Nodes that stand alike score alike. Where a rule looks at sums alone, and nobody asks for CPU or memory, there are few
+ways to stand, so each is scored once and looked up from then on.
+
 Axes: S = demand, N = node.
 """
 
@@ -16,6 +19,10 @@ from serried.fleet.spec import Fleet, Placement, Shape
 __all__ = ["NodeScores"]
 
 _UNFIT = np.int16(-1)
+#: So many changed nodes are looked up one by one; more are scored together.
+_FEW = 48
+#: So many ways to stand are remembered.
+_MOST_STANDINGS = 2**14
 
 
 class NodeScores:
@@ -30,6 +37,7 @@ class NodeScores:
         self._asked: list[tuple[Shape, int]] = []
         self._demands: Demands = demands_of(fleet, ())
         self._score_SN = np.empty((0, fleet.node_count), dtype=np.int16)
+        self._standings: dict[tuple[int, ...], NDArray[np.int16]] = {}   # how a node stands -> score of each demand
         self._version = 0
 
     def spot(self, snapshot: Snapshot, shape: Shape, alternative: int) -> Placement | None:
@@ -55,6 +63,7 @@ class NodeScores:
             self._row[id(shape), one] = len(self._asked)
             self._asked.append((shape, one))
         self._demands = demands_of(self._fleet, self._asked)
+        self._standings.clear()
         everywhere = np.arange(self._fleet.node_count, dtype=np.int32)
         scores = self._scored(snapshot, demands_of(self._fleet, fresh), everywhere)
         self._score_SN = np.ascontiguousarray(np.concatenate([self._score_SN, scores.T]))   # rows are searched
@@ -65,12 +74,27 @@ class NodeScores:
 
     def _catch_up(self, snapshot: Snapshot) -> None:
         if self._version < snapshot.version:
-            if self._asked:
-                touched = snapshot.touched_since(self._version)
-                if touched:
-                    nodes = np.array(touched.pop() if len(touched) == 1 else list(touched), dtype=np.int32)
-                    self._score_SN[:, nodes] = self._scored(snapshot, self._demands, nodes).T
+            touched = snapshot.touched_since(self._version) if self._asked else ()
+            if touched and self._measure.by_sums and not self._demands.ask_host and len(touched) <= _FEW:
+                for node in touched:
+                    self._score_SN[:, node] = self._standing_S(snapshot, node)
+            elif touched:
+                nodes = np.array(touched.pop() if len(touched) == 1 else list(touched), dtype=np.int32)
+                self._score_SN[:, nodes] = self._scored(snapshot, self._demands, nodes).T
             self._version = snapshot.version
+
+    def _standing_S(self, snapshot: Snapshot, node: int) -> NDArray[np.int16]:
+        """Scores of one node by everything that a rule of sums and `feasible_NS` look at."""
+        columns = snapshot.columns
+        standing = (self._fleet.kind_N.item(node), columns.cpu_free_milli_N.item(node),
+                    columns.open_chips_N.item(node), columns.open_share_milli_N.item(node),
+                    columns.open_sum_milli_N.item(node))
+        found = self._standings.get(standing)
+        if found is None:
+            if len(self._standings) >= _MOST_STANDINGS:
+                self._standings.clear()
+            found = self._standings[standing] = self._scored(snapshot, self._demands, np.array(node, dtype=np.int32))
+        return found
 
     def _scored(self, snapshot: Snapshot, demands: Demands, nodes: NDArray[np.int32]) -> NDArray[np.int16]:
         scores = self._measure.scores_NS(snapshot, demands, nodes)

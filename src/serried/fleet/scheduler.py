@@ -54,6 +54,8 @@ class Scheduler:
         self._spares_wanted = int(self.rules.spare_ratio * fleet.node_count)
         self._futile: dict[int, int] = {}     # identity of a shape -> version at which it fitted nowhere
         self._futile_kept: dict[tuple[int, int], int] = {}   # the same of nodes kept for a job
+        self._spareless = -1                  # version at which no node was idle that could be set aside
+        self._vacated = -1                    # version at which nobody was left on a draining node
         self._vain = Vain()
         self._unmended: dict[int, int] = {}   # broken gang -> version at which no node would do for it
         self._scanned = -1, 0                 # version, and jobs ever submitted, when nobody's turn led to anything
@@ -102,11 +104,13 @@ class Scheduler:
     def _keep_spares(self, snapshot: Snapshot) -> tuple[Event, ...]:
         """Set idle nodes aside until there are spares enough, spread over the outermost switches."""
         wanted, columns = self._spares_wanted - len(snapshot.spares), snapshot.columns
-        if wanted <= 0 or not np.count_nonzero(columns.slots_KSG[-1][:, 0, -1]):
+        if wanted <= 0 or self._spareless >= snapshot.freed_version:
             return _NOTHING
-        idle = np.flatnonzero((columns.open_chips_N == self._fleet.chip_count_N) & (columns.open_chips_N > 0))
-        if not len(idle):
+        if not np.count_nonzero(columns.slots_KSG[-1][:, 0, -1]):
+            self._spareless = snapshot.version
             return _NOTHING
+        idle = np.flatnonzero(columns.open_chips_N == self._fleet.chip_count_N)
+        idle = idle[columns.open_chips_N[idle] > 0]
         if len(self._fleet.switch_LN):
             switch_X = self._fleet.switch_LN[-1][idle]
             begins = np.flatnonzero(np.diff(switch_X, prepend=-1))
@@ -116,9 +120,12 @@ class Scheduler:
 
     def _vacate(self, snapshot: Snapshot) -> tuple[Event, ...]:
         """Let one gang leave its draining nodes in place."""
-        if not self.rules.vacates:
+        if not self.rules.vacates or self._vacated >= snapshot.lost_version:
             return _NOTHING
-        for number in sorted({one for node in snapshot.draining for one in snapshot.residents(node)}):
+        staying = {one for node in snapshot.draining for one in snapshot.residents(node)}
+        if not staying:   # and nobody comes
+            self._vacated = snapshot.version
+        for number in sorted(staying):
             placement = snapshot.placement(number)
             if placement is None or snapshot.status(number) != JobStatus.RUNNING:
                 continue

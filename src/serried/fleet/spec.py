@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from serried.fleet.snapshot import Snapshot
 
 __all__ = ["FAR_NS", "WHOLE_MILLI", "Alternative", "Event", "EventKind", "Fleet", "Job", "JobStatus", "NodeFlag",
-           "Placement", "Plan", "Policy", "Shape", "Tenant", "Why"]
+           "Placement", "Plan", "Policy", "Shape", "Span", "Tenant", "Why"]
 
 Ints = NDArray[np.int64]
 Nodes = NDArray[np.int32]
+#: Some nodes as an index into columns: a slice where they stand side by side, which is several times as fast.
+Span = slice | Nodes
 
 #: A chip is a thousand shares; a job of fewer shares the chip.
 WHOLE_MILLI = 1000
@@ -151,6 +153,16 @@ class Placement:
     chips_R: NDArray[np.uint64]
     workers_R: NDArray[np.int32]
     alternative: int = 0
+    _nodes: Span | None = field(default=None, init=False, repr=False)
+
+    @property
+    def nodes(self) -> Span:
+        """The nodes as an index into columns."""
+        if self._nodes is None:
+            first, end = self.node_R.item(0), self.node_R.item(-1) + 1
+            side_by_side = end - first == len(self.node_R) and not np.count_nonzero(self.node_R[1:] <= self.node_R[:-1])
+            self._nodes = slice(first, end) if side_by_side else self.node_R
+        return self._nodes
 
 
 class JobStatus(IntEnum):

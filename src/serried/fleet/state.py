@@ -18,6 +18,7 @@ from serried.errors import NoAnswer
 from serried.fleet.columns import (
     DOWN,
     DRAINING,
+    NOBODY,
     RESERVED,
     SHARED,
     SPARE,
@@ -103,8 +104,8 @@ class State:
 
     def jobs_on(self, node: int) -> list[int]:
         """Jobs that hold anything of a node, by number."""
-        owners = {owner for owner in self.columns.owner_NC[node].tolist() if owner >= 0}
-        return sorted(owners.union(self._lodgers.get(node, ())))
+        owners = set(self.columns.owner_NC[node].tolist()).union(self._lodgers.get(node, ()))
+        return sorted(owners - _NO_JOBS)
 
     def digest(self) -> str:
         """SHA-256 over everything that is state; two states of one history have the same."""
@@ -156,8 +157,8 @@ class State:
         left = self._release(event, rows)
         self._disturbed(event, left)
         self._occupy(event, rows)
-        self.touched[-1] = np.union1d(*(node_R if rows is None else node_R[rows]
-                                        for node_R in (left.node_R, event.placement.node_R)))
+        self.touched[-1] = np.concatenate([node_R if rows is None else node_R[rows]
+                                           for node_R in (left.node_R, event.placement.node_R)])
         self.broken.pop(event.job, None)
         self._mark_running(event.job)
         return event.job
@@ -303,9 +304,10 @@ class State:
     def _occupy(self, event: Event, rows: NDArray[np.int64] | None = None) -> None:
         assert event.placement is not None, "legality saw the placement"
         self.placements[event.job] = event.placement
-        for node in [node for node in event.placement.node_R.tolist() if node in self.spares] if self.spares else ():
-            del self.spares[node]   # a spare that works is a spare no more
-            self.columns.flags_N[node] &= ~SPARE
+        if event.kind != EventKind.PLACE and self.spares:   # no job starts on a spare
+            for node in [node for node in event.placement.node_R.tolist() if node in self.spares]:
+                del self.spares[node]   # a spare that works is a spare no more
+                self.columns.flags_N[node] &= ~SPARE
         self.touched[-1] = event.placement.node_R
         self._change_hands(event.job, event.placement, event.time_ns, sign=1, rows=rows)
 
@@ -325,8 +327,10 @@ class State:
         if shape.share_milli < WHOLE_MILLI or np.count_nonzero(part.chips_R) < len(part.node_R):
             self._lodge(number, part.node_R.tolist(), sign)
         self._hands.change(number, shape, part, sign)
-        self._foresee(placement.node_R if sign > 0 else part.node_R,
-                      time_ns + job.runtime_ns if job.runtime_ns else FAR_NS, sign)
+        if sign > 0:
+            self._foresee(placement, time_ns + job.runtime_ns if job.runtime_ns else FAR_NS)
+        elif len(part.node_R):
+            self._forget(part)
         milli_by_kind = self._milli_by_kind(placement, shape, sign)
         self.usage.hold(job.tenant, milli_by_kind, time_ns)
         if job.preemptible and shape.share_milli == WHOLE_MILLI:
@@ -334,26 +338,28 @@ class State:
             self.evictable_chips[job.priority] = self.evictable_chips.get(job.priority, 0) + chips
             self.evictable_chips_J[number] += chips
 
-    def _foresee(self, node_R: NDArray[np.int32], end_ns: int, sign: int) -> None:
-        """When nodes will be idle, once a job that ends at `end_ns` came (sign 1) or left (sign -1)."""
-        until_ns_N, columns = self.columns.busy_until_ns_N, self.columns
+    def _foresee(self, placement: Placement, end_ns: int) -> None:
+        """When nodes will be idle, once a job that ends at `end_ns` came."""
+        until_ns_N = self.columns.busy_until_ns_N
+        if len(placement.node_R) == 1:
+            node = placement.node_R.item()
+            until_ns_N[node] = max(until_ns_N.item(node), end_ns)
+        else:
+            until_ns_N[placement.nodes] = np.maximum(until_ns_N[placement.nodes], end_ns)
+
+    def _forget(self, placement: Placement) -> None:
+        """The same once a job left."""
+        columns, chip_count_N, node_R = self.columns, self.fleet.chip_count_N, placement.node_R
         if len(node_R) == 1:
             node = node_R.item()
-            if sign > 0:
-                until_ns_N[node] = max(until_ns_N.item(node), end_ns)
-            else:
-                until_ns_N[node] = 0 if columns.idle_chips_N[node] == self.fleet.chip_count_N[node] else self._until_ns(
-                    node)
-        elif sign > 0:
-            until_ns_N[node_R] = np.maximum(until_ns_N[node_R], end_ns)
+            busy = [] if columns.idle_chips_N.item(node) == chip_count_N.item(node) else [node]
+            columns.busy_until_ns_N[node] = 0
         else:
-            until_ns_N[node_R] = 0
-            for node in node_R[columns.idle_chips_N[node_R] < self.fleet.chip_count_N[node_R]].tolist():
-                until_ns_N[node] = self._until_ns(node)
-
-    def _until_ns(self, node: int) -> int:
-        """When the last job of a node is expected to end; 0 without jobs."""
-        return max((self._end_ns(number) for number in self.jobs_on(node)), default=0)
+            nodes = placement.nodes
+            busy = node_R[columns.idle_chips_N[nodes] < chip_count_N[nodes]].tolist()
+            columns.busy_until_ns_N[nodes] = 0
+        for node in busy:
+            columns.busy_until_ns_N[node] = max(map(self._end_ns, self.jobs_on(node)), default=0)
 
     def _end_ns(self, number: int) -> int:
         """When a running job is expected to end."""
@@ -384,6 +390,7 @@ def _holds(placement: Placement, node: int, chips: int) -> bool:
 
 
 _NONE: tuple[int, ...] = ()
+_NO_JOBS = frozenset({NOBODY, SHARED})
 #: Events of the world after which any waiting job may have its chance.
 _CHANGES = frozenset({EventKind.FINISH, EventKind.CANCEL, EventKind.FAIL, EventKind.REPAIR, EventKind.DRAIN,
                       EventKind.OPEN})

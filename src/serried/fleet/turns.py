@@ -5,8 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-
-import numpy as np
+from functools import partial
 
 from serried.fleet.rules import Rules
 from serried.fleet.snapshot import Snapshot
@@ -24,18 +23,20 @@ def turns(snapshot: Snapshot, rules: Rules) -> Iterator[int]:
     if rules.order == "arrival":
         yield from _by_arrival(snapshot)
         return
-    claims_DT = None
+    claims_TD: list[list[float]] = []
     for priority in sorted({priority for _, priority in pending}, reverse=True):
         alike = [key for key in pending if key[1] == priority]
-        if len(alike) == 1:   # nobody to compare with
-            yield from pending[alike[0]]
-            continue
-        if claims_DT is None:
-            claims_DT = snapshot.usage.claims_DT(snapshot.time_ns)
-        borrows_Q = [snapshot.usage.has_quotas and borrows(snapshot, snapshot.job(pending[key][0])) for key in alike]
-        claims_DQ = claims_DT[:, [tenant for tenant, _ in alike]]
-        for place in np.lexsort(([pending[key][0] for key in alike], *claims_DQ[::-1], borrows_Q)).tolist():
-            yield from pending[alike[place]]
+        if len(alike) > 1:
+            claims_TD = claims_TD or snapshot.usage.claims_DT(snapshot.time_ns).T.tolist()
+            alike.sort(key=partial(_turn, snapshot, claims_TD))
+        for key in alike:
+            yield from pending[key]
+
+
+def _turn(snapshot: Snapshot, claims_TD: list[list[float]], key: tuple[int, int]) -> tuple[bool, list[float], int]:
+    """What the queues of one priority are ordered by."""
+    first = snapshot.pending[key][0]
+    return snapshot.usage.has_quotas and borrows(snapshot, snapshot.job(first)), claims_TD[key[0]], first
 
 
 def newcomers(snapshot: Snapshot, passed: int = 0) -> Iterable[int]:

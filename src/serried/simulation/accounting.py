@@ -46,7 +46,6 @@ class Books:
         self.capacity_milli = int(state.fleet.chip_count_N.sum()) * WHOLE_MILLI
         self.held_total = 0
         self.held_milli = self.asked_milli = 0   # asked: by jobs that wait, on their first alternative
-        self._tops = [number for number, tenant in enumerate(state.fleet.tenants) if tenant.parent < 0]
         self._version = self.now_ns = self._held_since_ns = self._filed_milli = 0
         self._open_milli = self.capacity_milli
         self._unheld: dict[str, int] = {"nobody asked": self.capacity_milli}
@@ -84,7 +83,7 @@ class Books:
                 touched = True
                 self._file(nodes, already=state.log[version].kind in _KEEP_FLAGS)
         if touched:
-            self._hold(sum([state.usage.held_milli_T[top] for top in self._tops]))
+            self._hold(state.usage.held_milli)
             self._open_milli = sum(state.columns.slots_KSG[-1][:, 0, 0].tolist()) * WHOLE_MILLI
             scraps_milli = self.capacity_milli - self.held_milli - self._open_milli - self._filed_milli
             assert scraps_milli >= 0, "no chip is counted twice"
@@ -100,18 +99,16 @@ class Books:
         if not already:
             marked = list(dict.fromkeys(map(int, nodes)))
         elif len(nodes) == 1:
-            marked = [int(nodes[0])] if nodes[0] in self._filed else ()
+            marked = [node] if (node := int(nodes[0])) in self._filed else ()
         elif np.count_nonzero(filed_R := self._filed_N[node_R := np.asarray(nodes)]):
             marked = node_R[filed_R].tolist()
         for node in marked:
-            for account, milli in self._filed.pop(node, ()):
-                self._stand(account, self._unheld.get(account, 0) - milli)
-                self._filed_milli -= milli
-            withheld = tuple(self._withheld(node))
+            before, withheld = self._filed.pop(node, ()), tuple(self._withheld(node))
             self._filed_N[node] = bool(withheld)
             if withheld:
                 self._filed[node] = withheld
-            for account, milli in withheld:
+            for account, milli in (*((account, -milli) for account, milli in before), *withheld) if (
+                    withheld != before) else ():
                 self._stand(account, self._unheld.get(account, 0) + milli)
                 self._filed_milli += milli
 

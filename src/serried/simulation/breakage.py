@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from serried.fleet import Fleet, Placement
 from serried.simulation.failures import Failures
@@ -101,19 +100,22 @@ class Breakage:
         """A gang's pace is its slowest node's."""
         if not self.slow_count:
             return 1.0
-        pace_R = self.pace_N[placement.node_R]
-        return pace_R.item() if len(pace_R) == 1 else float(pace_R.min())
+        if len(placement.node_R) == 1:
+            return self.pace_N.item(placement.node_R.item())
+        return float(self.pace_N[placement.nodes].min())
 
     def strikes(self, placement: Placement) -> bool:
         """Whether a fault that nobody knows of lies under a placement."""
         if not self.unknown_count:
             return False
-        node_R = placement.node_R
-        return bool(np.count_nonzero(self.unknown_N[node_R]) or np.count_nonzero(
-            self.unknown_chips_N[node_R] & placement.chips_R))
+        if len(placement.node_R) == 1:
+            node = placement.node_R.item()
+            return bool(self.unknown_N.item(node) or self.unknown_chips_N.item(node) & placement.chips_R.item())
+        return bool(np.count_nonzero(self.unknown_N[placement.nodes]) or np.count_nonzero(
+            self.unknown_chips_N[placement.nodes] & placement.chips_R))
 
 
 def holds_chip(placement: Placement, nodes: Iterable[int], chips: int) -> bool:
     """Whether a placement holds any of these chips; any of the nodes when no chip is named."""
-    rows: NDArray[np.bool_] = np.isin(placement.node_R, list(nodes))
+    rows = np.logical_or.reduce([placement.node_R == node for node in nodes])
     return bool((placement.chips_R[rows] & np.uint64(chips)).any()) if chips else bool(rows.any())

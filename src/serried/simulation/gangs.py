@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from serried.clock import FOREVER_NS, SECOND_NS, nanoseconds
 from serried.fleet import Fleet, Job, Placement
@@ -38,7 +39,8 @@ class Gangs:
         self.held_A = [0] * len(checkpoints)
         self.working_K = [0] * len(fleet.kinds)
         self.held_K = [0] * len(fleet.kinds)
-        self.working_N = np.zeros(fleet.node_count, dtype=np.int64)   # chip-nanoseconds
+        self._working_N = np.zeros(fleet.node_count, dtype=np.int64)   # chip-nanoseconds, but for gangs
+        self._worked: list[tuple[Placement, int]] = []   # gangs on several nodes, and how long they worked there
         self._intervals: dict[tuple[int, int, int], int] = {}
         self._nodes_per_switch = [fleet.node_count / component_count(fleet, level) for level in fleet.levels]
 
@@ -66,7 +68,7 @@ class Gangs:
             milli=way.chip_count * job.shape.share_milli, began_ns=now_ns, restart_ns=rule.restart_ns, first=first,
             work_ns=work_ns if work_ns >= FOREVER_NS or ratio == 1.0 else max(round(work_ns * ratio), 1),
             interval_ns=self._interval_ns(job_class, job, placement, way.chip_count), write_ns=rule.write_ns,
-            speed_ratio=ratio, kind=int(self._fleet.kind_N[placement.node_R[0]]))
+            speed_ratio=ratio, kind=self._fleet.kind_N.item(placement.node_R.item(0)))
         self.stints[number] = stint
         return stint
 
@@ -96,10 +98,21 @@ class Gangs:
         self.held_K[stint.kind] += held
         self.working_K[stint.kind] += stint.milli * stint.elapsed_ns
         if len(placement.node_R) == 1:
-            chips = int(placement.chips_R[0]).bit_count()
-            self.working_N[placement.node_R[0]] += chips * stint.elapsed_ns * job.shape.share_milli // WHOLE_MILLI
+            chips = placement.chips_R.item().bit_count()
+            self._working_N[placement.node_R.item()] += chips * stint.elapsed_ns * job.shape.share_milli // WHOLE_MILLI
         else:
-            self.working_N[placement.node_R] += np.bitwise_count(placement.chips_R).astype(np.int64) * stint.elapsed_ns
+            self._worked.append((placement, stint.elapsed_ns))
+
+    def working_N(self) -> NDArray[np.int64]:
+        """Chip-nanoseconds that jobs worked on each node, in the stints that are over."""
+        working_N = self._working_N.copy()
+        if self._worked:
+            chips_X = np.bitwise_count(np.concatenate([placement.chips_R for placement, _ in self._worked]))
+            elapsed_ns_X = np.repeat([elapsed_ns for _, elapsed_ns in self._worked],
+                                     [len(placement.node_R) for placement, _ in self._worked])
+            np.add.at(working_N, np.concatenate([placement.node_R for placement, _ in self._worked]),
+                      chips_X * elapsed_ns_X)
+        return working_N
 
     def _interval_ns(self, job_class: int, job: Job, placement: Placement, chip_count: int) -> int:
         """Work between two saves: as the class says, or the optimum for what this gang's components break."""

@@ -251,7 +251,7 @@ def _heat(run: Simulator) -> Heat:
     whole_S = np.maximum(chips_S * run.end_ns, 1)
     first_S = np.searchsorted(switch_N, np.arange(len(chips_S)))
     return Heat(level=level, kind_S=fleet.kind_N[first_S],
-                working_ratio_S=np.bincount(switch_N, weights=run.gangs.working_N) / whole_S,
+                working_ratio_S=np.bincount(switch_N, weights=run.gangs.working_N()) / whole_S,
                 down_ratio_S=np.bincount(switch_N, weights=down_N * fleet.chip_count_N) / whole_S)
 
 

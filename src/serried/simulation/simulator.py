@@ -66,6 +66,9 @@ class Due(NamedTuple):
     epoch: int = 0
 
 
+_DECIDE, _SAMPLE = Due(Happens.DECIDE), Due(Happens.SAMPLE)
+
+
 def policy_of(scenario: Scenario, *, seed: int) -> Scheduler:
     """The scheduler that a scenario asks for, with what it may remember still empty."""
     known = scenario.trace.jobs_J if scenario.trace else ()
@@ -122,8 +125,8 @@ class Simulator:
             queue.push(int(self.failures.time_ns_F[0]), Due(Happens.STRIKE, 0))
         for service in range(len(self.scenario.services)):
             queue.push(0, Due(Happens.SCALE, service))
-        queue.push(0, Due(Happens.DECIDE))
-        queue.push(0, Due(Happens.SAMPLE))
+        queue.push(0, _DECIDE)
+        queue.push(0, _SAMPLE)
         with _uncollected():
             while (now_ns := queue.next_ns) < self.end_ns:
                 self._instant(now_ns, progress)
@@ -135,9 +138,9 @@ class Simulator:
         self.books.now_ns = now_ns
         while queue.next_ns == now_ns:
             _, due = queue.pop()
-            if due.what == Happens.DECIDE:
+            if due is _DECIDE:
                 decide = True
-            elif due.what == Happens.SAMPLE:
+            elif due is _SAMPLE:
                 sample = True
             else:
                 self._handlers[due.what](due, now_ns)
@@ -154,7 +157,7 @@ class Simulator:
     def _sample(self, now_ns: int, progress: Report | None) -> None:
         self.samples.take(now_ns, self.state, self.books)
         if now_ns + HOUR_NS < self.end_ns:
-            self._queue.push(now_ns + HOUR_NS, Due(Happens.SAMPLE))
+            self._queue.push(now_ns + HOUR_NS, _SAMPLE)
         if progress is not None:
             progress(now_ns // HOUR_NS, self.end_ns // HOUR_NS)
 
@@ -163,10 +166,12 @@ class Simulator:
     def _decide_later(self, now_ns: int, not_before_ns: int = 0) -> None:
         """Ask the policy at the next step of its own clock."""
         every_ns = max(self.scenario.decide_every_ns, 1)
+        if now_ns < self._next_decision_ns <= now_ns + every_ns:   # the next step already
+            return
         due_ns = -(-max(now_ns + 1, not_before_ns) // every_ns) * every_ns
         if self._next_decision_ns <= now_ns or due_ns < self._next_decision_ns:
             self._next_decision_ns = due_ns
-            self._queue.push(due_ns, Due(Happens.DECIDE))
+            self._queue.push(due_ns, _DECIDE)
 
     def _decide(self, now_ns: int) -> None:
         """Carry out plans until there is nothing left to do."""
@@ -231,9 +236,9 @@ class Simulator:
 
     def _arrive(self, due: Due, now_ns: int) -> None:
         place, jobs = due.number, self.submissions
-        self._submit(jobs.jobs_J[place], int(jobs.work_ns_J[place]), int(jobs.class_J[place]), now_ns)
+        self._submit(jobs.jobs_J[place], jobs.work_ns_J.item(place), jobs.class_J.item(place), now_ns)
         if place + 1 < len(jobs):
-            self._queue.push(int(jobs.arrival_ns_J[place + 1]), Due(Happens.ARRIVE, place + 1))
+            self._queue.push(jobs.arrival_ns_J.item(place + 1), Due(Happens.ARRIVE, place + 1))
 
     def _submit(self, job: Job, work_ns: int, job_class: int, now_ns: int) -> int:
         number = self.state.apply(Event(time_ns=now_ns, kind=EventKind.SUBMIT, request=job))

@@ -211,6 +211,26 @@ def test_a_short_job_is_let_past_onto_reserved_nodes_and_a_long_one_is_not():
     assert "kept for other jobs" in policy.why(state.snapshot(), unknown).sentence
 
 
+def test_a_job_on_slower_chips_takes_longer_to_be_gone():
+    """A reservation in four hours. Only one node is left before it, where a job of three nodes runs at a third: an hour
+    of it becomes three, and is let past; two become six, and are not."""
+    state = State(small_fleet())
+    policy = scheduler_of(state.fleet, order="arrival")
+    half = submit(state, gang(7), runtime_ns=4 * HOUR_NS)
+    settle(state, policy)
+    whole = submit(state, gang(8), runtime_ns=HOUR_NS)
+    settle(state, policy)
+    shape = Shape(alternatives=(Alternative(kinds=(0,), worker_count=3, chips_per_worker=4, throughput_per_s=3.0),
+                                Alternative(kinds=(0,), worker_count=1, chips_per_worker=4, throughput_per_s=1.0)))
+    long, short = (submit(state, shape, runtime_ns=runtime) for runtime in (2 * HOUR_NS, HOUR_NS))
+    settle(state, policy)
+    assert sorted(state.running) == [half, short]
+    assert state.jobs[long].runtime_on_ns(1) == 6 * HOUR_NS
+    node = nodes_of(state, short)[0]
+    assert state.columns.busy_until_ns_N[node] == 3 * HOUR_NS
+    assert whole in state.reservations
+
+
 def test_a_spoilt_reservation_is_made_again():
     state, policy = full_fleet(order="arrival")
     big = submit(state, gang(2, level=0, level_required=True), runtime_ns=HOUR_NS)

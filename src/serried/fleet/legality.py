@@ -173,8 +173,10 @@ def _takes_work(state: State, event: Event) -> bool:
 
 def _may_use(state: State, event: Event, node: int) -> bool:
     """A node that is kept serves the job that it is kept for, and jobs that will be gone before that one starts."""
+    assert event.placement is not None, "this law is about placements"
     owner = state.reserver[node]
-    runtime_ns, until_ns = state.jobs[event.job].runtime_ns, state.reservations[owner].until_ns
+    runtime_ns = state.jobs[event.job].runtime_on_ns(event.placement.alternative)
+    until_ns = state.reservations[owner].until_ns
     return owner == event.job or (runtime_ns > 0 and event.time_ns + runtime_ns <= until_ns < FAR_NS)
 
 

@@ -208,15 +208,16 @@ class Scheduler:
             return None
         fewest = self.placer.fewest_chips(job.shape)
         for owner, idle_chips in idle_kept.items():
-            key, until_ns = (id(job.shape), owner), snapshot.reservations[owner].until_ns
-            in_time = 0 < job.runtime_ns <= until_ns - snapshot.time_ns and until_ns < FAR_NS
-            if idle_chips < fewest or (owner != number and not in_time) or (
+            key = id(job.shape), owner
+            late = _FREE if owner == number else _late(job, snapshot.reservations[owner].until_ns, snapshot.time_ns)
+            if idle_chips < fewest or len(late) == len(job.shape.alternatives) or (
                     self._futile_kept.get(key, -1) >= snapshot.freed_version):
                 continue
-            found = self.placer.place_on(opened(snapshot.columns, snapshot.reserved_nodes[owner]), job.shape, forbidden)
+            found = self.placer.place_on(opened(snapshot.columns, snapshot.reserved_nodes[owner]), job.shape,
+                                         forbidden | late)
             if found is not None:
                 return found
-            if not forbidden:
+            if not forbidden and not late:
                 self._futile_kept[key] = snapshot.version
         return None
 
@@ -239,6 +240,12 @@ class Scheduler:
         node_R = np.array(kept.nodes)
         columns = snapshot.columns
         return bool((columns.flags_N[node_R] & 7).any() or columns.broken_chips_N[node_R].any())
+
+
+def _late(job: Job, until_ns: int, now_ns: int) -> frozenset[int]:
+    """Alternatives on which a job would not be gone by then."""
+    left_ns = until_ns - now_ns if until_ns < FAR_NS else 0
+    return frozenset(one for one in range(len(job.shape.alternatives)) if not 0 < job.runtime_on_ns(one) <= left_ns)
 
 
 def _event(snapshot: Snapshot, kind: EventKind, number: int, placement: Placement | None, cause: str) -> Event:

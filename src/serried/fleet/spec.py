@@ -126,7 +126,8 @@ class Shape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One submission. runtime_ns: what is expected of it (0 = unknown: it is never let past a reservation).
+    """One submission. runtime_ns: what is expected of it on its first alternative (0 = unknown: it is never let past a
+    reservation).
 
     preemptible: whether a job of higher priority may push it out. tenant: index into the fleet's tenants.
     """
@@ -137,6 +138,13 @@ class Job:
     priority: int = 0
     preemptible: bool = True
     runtime_ns: int = 0
+
+    def runtime_on_ns(self, alternative: int) -> int:
+        """What is expected of it on one of its alternatives; 0 = unknown."""
+        if not alternative or not self.runtime_ns:
+            return self.runtime_ns
+        first, way = self.shape.alternatives[0], self.shape.alternatives[alternative]
+        return max(round(self.runtime_ns * first.throughput_per_s / way.throughput_per_s), 1)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

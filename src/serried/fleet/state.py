@@ -328,7 +328,8 @@ class State:
             self._lodge(number, part.node_R.tolist(), sign)
         self._hands.change(number, shape, part, sign)
         if sign > 0:
-            self._foresee(placement, time_ns + job.runtime_ns if job.runtime_ns else FAR_NS)
+            runtime_ns = job.runtime_on_ns(placement.alternative)
+            self._foresee(placement, time_ns + runtime_ns if runtime_ns else FAR_NS)
         elif len(part.node_R):
             self._forget(part)
         milli_by_kind = self._milli_by_kind(placement, shape, sign)
@@ -363,7 +364,7 @@ class State:
 
     def _end_ns(self, number: int) -> int:
         """When a running job is expected to end."""
-        runtime_ns = self.jobs[number].runtime_ns
+        runtime_ns = self.jobs[number].runtime_on_ns(self.placements[number].alternative)
         return self.started_ns_J[number] + runtime_ns if runtime_ns else FAR_NS
 
     def _milli_by_kind(self, placement: Placement, shape: Shape, sign: int) -> dict[int, int]:

@@ -181,7 +181,7 @@ def test_without_a_control_plane_the_remedy_is_named(tmp_path, capsys):
 
 
 def test_killed_and_taken_up_again_then_ended_without_it(folder, tmp_path):
-    """Jobs outlive the control plane, another fleet is refused, the next one adopts them; `down` ends what is left."""
+    """Jobs outlive the control plane, another fleet is refused, a larger one adopts them; `down` ends what is left."""
     found, words = tmp_path / "state", ("--nodes", folder / "nodes.toml")
     assert serried("up", "--background", "--state", found, *words).returncode == 0
     before = find_endpoint(found)
@@ -191,15 +191,19 @@ def test_killed_and_taken_up_again_then_ended_without_it(folder, tmp_path):
         pids = [rank.pid for rank in client.job(number).ranks]
         os.kill(before.pid, signal.SIGKILL)
         other = tmp_path / "other.toml"
-        other.write_text(NODES.replace("count = 2", "count = 1"))
+        other.write_text(NODES.replace('name = "n', 'name = "another'))
         while _lives(before.pid):
             time.sleep(0.02)
         refused = serried("up", "--state", found, "--nodes", other)
         assert (refused.returncode, "--nodes" in refused.stderr) == (2, True)
         assert all(map(_lives, pids))
-        assert serried("up", "--background", "--state", found, *words).returncode == 0
+        more = tmp_path / "more.toml"
+        more.write_text(NODES.replace("count = 2", "count = 3"))
+        again = serried("up", "--background", "--state", found, "--nodes", more, "--policy", "strict")
+        assert again.returncode == 0, again.stderr
         assert find_endpoint(found).token == before.token
     with Client(state=found) as client:
+        assert (len(client.nodes()), client.usage().policy) == (3, "strict")
         assert client.submit(JobSpec(name="sleeper", argv=("sleep", "600"), workers=2), "once") == number
         until(client, number, JobPhase.RUNNING)
         assert [rank.pid for rank in client.job(number).ranks] == pids

@@ -5,8 +5,9 @@ A client that is not answered asks again with the same key, as ours does. What i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from serried.control.amending import check_follows, followed
 from serried.control.books import Books
 from serried.control.charter import Charter
 from serried.control.history import check_history
@@ -14,7 +15,7 @@ from serried.control.ledger import LedgerLost
 from serried.control.reconciler import Cancel, Command, Drain, Open, Reconciler, Submit
 from serried.control.retrace import retrace
 from serried.control.spec import Health, JobSpec, Terms, Topology
-from serried.errors import SerriedError
+from serried.errors import BadInput, SerriedError
 from serried.fleet import JobStatus, Tenant
 from serried.runners import Node
 from tests.control.world import SECOND_NS, Crash, Violation, World, WorldEngine, WorldLedger
@@ -40,8 +41,12 @@ class Schedule:
         count = 3 + seed % 3
         nodes = [Node(name=f"n{place}", kind="chip", chip_count=2 + (seed // 3) % 3,
                       switches={"switch": f"s{place // 2}"}) for place in range(count)]
-        self.world = World(seed, nodes, trouble=trouble, now_ns=BEGAN_NS)
+        # Two more may come and go: one between the others, and one under a switch and of a kind of its own.
+        self.guests = [Node(name="g0", kind="chip", chip_count=2, switches={"switch": "s0"}),
+                       Node(name="g1", kind="other", chip_count=4, switches={"switch": "s9"})]
+        self.world = World(seed, [*nodes, *self.guests], trouble=trouble, now_ns=BEGAN_NS)
         self.ledger = WorldLedger(self.world)
+        self.base = nodes
         self.charter = Charter(nodes=tuple(nodes), policy=POLICIES[seed % len(POLICIES)], seed=seed,
                                tenants=(Tenant(name="a"), Tenant(name="b", weight=2.0)))
         self.terms = Terms(silence_ns=2 * SECOND_NS, start_ns=20 * SECOND_NS)
@@ -89,17 +94,39 @@ class Schedule:
         """One life of the control plane; returns when everything is over."""
         world = self.world
         self.lives += 1
-        reconciler = Reconciler(self.ledger, WorldEngine(world), self.charter, self.terms, now_ns=world.now_ns)
+        self._change_fleet()
+        there = [node.name for node in self.charter.nodes if node.name not in self.charter.absent]
+        reconciler = Reconciler(self.ledger, WorldEngine(world, there), self.charter, self.terms, now_ns=world.now_ns)
         while world.now_ns < deadline_ns:
             if world.now_ns >= self.peace_ns:
                 world.trouble = 0.0
             pause_s = world.chance.uniform(0.05, 0.5) if world.trouble else 1.0
             world.advance(world.now_ns + int(pause_s * SECOND_NS))
+            if world.happens(0.1):
+                raise Crash              # somebody restarts it, perhaps to change the fleet
             due = [wish for wish in self.wishes if not wish.answered and wish.from_ns <= world.now_ns]
             for wish, answer in zip(due, reconciler.step(world.now_ns, [wish.command for wish in due]), strict=True):
                 self._answered(wish, answer)
             if not world.trouble and self._is_over(reconciler.books):
                 return
+
+    def _change_fleet(self) -> None:
+        """Guests come and go, and the policy changes, as far as the ledger lets them."""
+        books = Books.read(self.ledger)
+        if books is None or self.world.chance.random() < 0.3:
+            return
+        chance, gone = self.world.chance, set(books.charter.absent)
+        was = {node.name for node in books.charter.nodes} - gone
+        declared = [node for node in (*self.guests, *self.base) if node in self.base
+                    or (node.name in was) != (chance.random() < 0.5)]
+        nodes, absent = followed(books.charter, declared)
+        policy = chance.choice((books.charter.policy, *POLICIES))
+        wanted = replace(books.charter, nodes=nodes, absent=absent, policy=policy)
+        try:
+            check_follows(books, wanted)
+        except BadInput:          # a guest is still needed
+            wanted = books.charter
+        self.charter = wanted
 
     def _answered(self, wish: Wish, answer: int | SerriedError) -> None:
         if isinstance(wish.command, Submit):

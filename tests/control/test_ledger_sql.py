@@ -22,12 +22,12 @@ from serried.control.ledger import LedgerLost, LedgerTaken, MemoryLedger
 from serried.control.ledger_schema import SCHEMA
 from serried.control.ledger_sql import SqlLedger
 from serried.control.migrations import versions
-from serried.control.records import Record
+from serried.control.records import CHARTER, Record
 from serried.errors import BadInput
 
 
 def record(seq: int, key: str = "", body: str = "{}") -> Record:
-    return Record(seq=seq, time_ns=seq * 10**15, kind="event", body=body, key=key)
+    return Record(seq=seq, time_ns=seq * 10**15, kind="event" if seq % 3 else CHARTER, body=body, key=key)
 
 
 class Server:
@@ -99,6 +99,7 @@ def test_keeps_what_it_was_given_in_order(url):
         memory.append(batch)
     assert list(ledger.read()) == list(memory.read())
     assert list(ledger.read(after=1)) == memory.records[2:]
+    assert ledger.charters() == memory.charters() == [one for one in memory.records if one.kind == CHARTER]
     ledger.close()
     again = SqlLedger(url)
     assert list(again.read()) == memory.records

@@ -1,4 +1,4 @@
-"""The production reconciler under thousands of seeded schedules of crashes, delays and lost nodes.
+"""The production reconciler under thousands of seeded schedules of crashes, delays, and nodes lost and added.
 
 Each seed is one schedule (`schedule.Schedule`); a seed that fails is printed and runs again with
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import pytest
 
 from serried.control import reconciler as room
+from serried.control.amending import Numbering
 from serried.control.history import Broken
 from serried.control.reconciler import Reconciler
 from serried.control.sight import Sight
@@ -54,7 +55,8 @@ def _unknown_is_gone(self, attempt, node):
 
 @pytest.mark.parametrize("mutant", [
     "chips are not waited for", "what is not seen is gone", "a silent node counts as fenced",
-    "it acts before it has written", "keys are not kept", "a policy with a memory of its own"])
+    "it acts before it has written", "keys are not kept", "a policy with a memory of its own",
+    "numbers of nodes stay when others join"])
 def test_schedules_catch_a_reconciler_that_breaks_a_promise(mutant, monkeypatch):
     """The schedules can fail: each of these mistakes is found within the first few hundred."""
     if mutant == "chips are not waited for":
@@ -69,6 +71,8 @@ def test_schedules_catch_a_reconciler_that_breaks_a_promise(mutant, monkeypatch)
         monkeypatch.setattr(Reconciler, "_decide", lambda self: (decide(self), self._act()))
     elif mutant == "keys are not kept":
         monkeypatch.setattr(Reconciler, "_submit", _submit_again)
+    elif mutant == "numbers of nodes stay when others join":
+        monkeypatch.setattr(Numbering, "event", lambda self, event: event)
     else:
         plan = room.decide
         asked = [0]

@@ -238,19 +238,19 @@ class WorldEngine:
 
     name = "world"
 
-    def __init__(self, world: World) -> None:
-        self.world = world
+    def __init__(self, world: World, names: Sequence[str] = ()) -> None:
+        self.world, self._names = world, names or tuple(world.machines)
         self._heard: dict[str, tuple[str, int, tuple[TaskSeen, ...]]] = {}
         self._incoming: list[tuple[int, str, tuple[str, int, tuple[TaskSeen, ...]]]] = []
         self._fenced: dict[str, str] = {}
 
     def nodes(self) -> tuple[Node, ...]:
-        return tuple(machine.node for machine in self.world.machines.values())
+        return tuple(self.world.machines[name].node for name in self._names)
 
     def observe(self, now_ns: int) -> Observation:
         world = self.world
         world.may_crash()
-        for name in world.machines:
+        for name in self._names:
             told = world.tell(name)
             if told is not None and not world.happens(0.3):
                 late_ns = world.chance.expovariate(1 / 100e6) if world.trouble else 0.0
@@ -261,7 +261,7 @@ class WorldEngine:
             if told[1] > self._heard.get(name, ("", 0, ()))[1]:
                 self._heard[name] = told
         seen = []
-        for name in world.machines:
+        for name in self._names:
             incarnation, heard_ns, _ = self._heard.get(name, ("", 0, ()))
             seen.append(NodeSeen(name=name, incarnation=incarnation, heard_ns=heard_ns,
                                  fenced=self._fenced.get(name, "-") == incarnation))

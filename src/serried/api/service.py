@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,12 +28,13 @@ from serried.api.endpoint import Endpoint, remove_endpoint, write_endpoint
 from serried.api.garbage import idle_collections
 from serried.api.job_routes import FINAL
 from serried.api.server import Server, listen, log_in
-from serried.control.charter import Charter, charter_from, check_same
+from serried.control.amending import check_follows, followed
+from serried.control.books import Books
+from serried.control.charter import Charter, charter_from
 from serried.control.ledger import Ledger
 from serried.control.ledger_sql import SqlLedger
 from serried.control.loop import ControlLoop
 from serried.control.ownership import FileLock
-from serried.control.records import CHARTER
 from serried.control.tenants import read_tenants
 from serried.errors import BadInput, NoAnswer, SerriedError, nearest
 from serried.fleet import Tenant
@@ -51,16 +52,17 @@ _SWITCH_S = 0.0005
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What is to run. database: a URL, "" = a file in the state directory. nodes, tenants: files, None = this machine
-    as one node, one tenant. expose: whether others than this machine may reach it. partition: of the Slurm cluster."""
+    """What is to run. database: a URL, "" = a file in the state directory. nodes: a file, None = this
+    machine as one node. tenants: a file; None, like policy "" and seed None, = as before: at first one tenant, "fair"
+    and 0. expose: whether others than this machine may reach it. partition: of the Slurm cluster."""
 
     state: Path
     engine: str = "local"
     database: str = ""
     nodes: Path | None = None
     tenants: Path | None = None
-    policy: str = "fair"
-    seed: int = 0
+    policy: str = ""
+    seed: int | None = None
     host: str = "127.0.0.1"
     port: int = 0
     expose: bool = False
@@ -120,7 +122,7 @@ def run_service(order: Order, *, ready: Callable[[Endpoint, ControlLoop], None] 
         write_endpoint(order.state, endpoint)
         undo.callback(remove_endpoint, order.state)
         log = structlog.get_logger("serried.service")
-        log.info("up", url=endpoint.url, engine=order.engine, database=ledger.place, policy=order.policy)
+        log.info("up", url=endpoint.url, engine=order.engine, database=ledger.place, policy=charter.policy)
         undo.callback(sys.setswitchinterval, sys.getswitchinterval())
         sys.setswitchinterval(_SWITCH_S)
         loop.on_idle = undo.enter_context(idle_collections())
@@ -206,21 +208,20 @@ def _token(state: Path) -> str:
 def _engine_of(order: Order, ledger: SqlLedger) -> tuple[Any, Charter]:
     """The engine of that name, and the fleet that it offers. Its room is loaded only now: nobody pays for the others.
 
-    A ledger about another fleet is refused before the local engine begins, as that one ends what runs on nodes that
-    are declared no more.
+    A fleet that cannot follow the ledger's is refused before an engine begins: the local one ends what runs on nodes
+    that are declared no more.
     """
     if order.engine == "local" and not order.partition:
         declared = importlib.import_module("serried.runners.local_nodes")
         nodes = declared.this_machine() if order.nodes is None else declared.read_local_nodes(order.nodes)
-        charter = _charter_of(order, [one.node for one in nodes])
-        _refuse_another_fleet(ledger, charter)
+        charter = _charter_of(order, ledger, [one.node for one in nodes])
         room = importlib.import_module("serried.runners.local")
         return room.LocalEngine(order.state / "local", nodes, owner=_identity(ledger)), charter
     if order.engine == "slurm" and order.nodes is None:
         room = importlib.import_module("serried.runners.slurm")
         _refuse_another_ledger(order.state / "slurm", _identity(ledger))
         engine = room.SlurmEngine(order.state / "slurm", partition=order.partition)
-        return engine, _charter_of(order, engine.nodes())
+        return engine, _charter_of(order, ledger, engine.nodes())
     if order.engine == "slurm":
         raise BadInput(field="--nodes", value=str(order.nodes), expected="nothing, with Slurm",
                        remedy="Slurm says which nodes there are; --partition chooses among them.")
@@ -253,19 +254,39 @@ def _refuse_another_ledger(folder: Path, identity: str) -> None:
                        "directory", remedy="Name that database, or another state directory (--state).")
 
 
-def _charter_of(order: Order, nodes: Sequence[Node]) -> Charter:
-    """What the ledger is to be about. Raises BadInput for tenants and a policy that cannot be."""
+def _charter_of(order: Order, ledger: Ledger, declared: Sequence[Node]) -> Charter:
+    """What the ledger is to be about from now on. Raises BadInput for tenants and a policy that cannot be, and for what
+    does not follow from its charter so far."""
+    last = ledger.charters()[-1:]
+    kept = charter_from(last[0].fields()) if last else None
+    nodes, absent = followed(kept, declared)
+    before = kept or Charter(nodes=nodes)
     kinds = tuple(dict.fromkeys(node.kind for node in nodes))
-    tenants = (Tenant(name="all"),) if order.tenants is None else read_tenants(order.tenants, kinds)
-    charter = Charter(nodes=tuple(nodes), tenants=tenants, policy=order.policy, seed=order.seed)
+    tenants = read_tenants(order.tenants, kinds) if order.tenants else tuple(
+        _with_quotas(tenant, len(kinds)) for tenant in before.tenants)
+    charter = Charter(nodes=nodes, tenants=tenants, policy=order.policy or before.policy, absent=absent,
+                      seed=before.seed if order.seed is None else order.seed)
     charter.scheduler(charter.fleet())
+    if kept is not None and kept != charter:
+        books = Books.read(ledger)
+        assert books is not None, "it has a charter"
+        check_follows(books, charter)
+        _say_what_changes(kept, charter)
     return charter
 
 
-def _refuse_another_fleet(ledger: Ledger, charter: Charter) -> None:
-    first = next(ledger.read(), None)
-    if first is not None and first.kind == CHARTER:
-        check_same(charter_from(first.fields()), charter)
+def _with_quotas(tenant: Tenant, kind_count: int) -> Tenant:
+    """A tenant of before has no right to kinds that came later."""
+    quotas = tenant.quota_chips_K
+    return replace(tenant, quota_chips_K=quotas + (0,) * (kind_count - len(quotas))) if quotas else tenant
+
+
+def _say_what_changes(kept: Charter, charter: Charter) -> None:
+    """Into the log, so that whoever asks later why a job went elsewhere finds the day."""
+    was, now = ({node.name for node in one.nodes} - set(one.absent) for one in (kept, charter))
+    structlog.get_logger("serried.service").info(
+        "the fleet changes", joined=sorted(now - was), left=sorted(was - now), policy=charter.policy,
+        tenants=[tenant.name for tenant in charter.tenants])
 
 
 def _listen_to(engine: Any, loop: ControlLoop) -> None:

@@ -29,11 +29,14 @@ def command(
     nodes: Annotated[Path | None, typer.Option(help="local engine: a file of nodes, perhaps with virtual chips; "
                                                     "default: this machine")] = None,
     partition: Annotated[str, typer.Option(help="Slurm engine: the partition that serried owns")] = "",
-    tenants: Annotated[Path | None, typer.Option(help="a file of tenants; default: one for all")] = None,
+    tenants: Annotated[Path | None, typer.Option(help="a file of tenants; default: as before, at first one "
+                                                      "for all")] = None,
     database: Annotated[str, typer.Option(help="postgresql://USER:PASSWORD@HOST/NAME or sqlite:///FILE; default: a "
                                                "file in the state directory")] = "",
-    policy: Annotated[str, typer.Option(help="who goes first and where, as of serried fleet compare")] = "fair",
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="of what the policy draws")] = 0,
+    policy: Annotated[str, typer.Option(help="who goes first and where, as of serried fleet compare; default: as "
+                                             "before, at first fair")] = "",
+    seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="of what the policy draws; default: as before, "
+                                                                        "at first 0")] = None,
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="port to listen on; 0 = any that is free")] = 0,
     expose: Annotated[bool, typer.Option("--expose", help="let others than this machine reach it: the token travels "

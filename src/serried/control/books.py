@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from serried.control.amending import Numbering, comings
 from serried.control.charter import Charter, charter_from
 from serried.control.ledger import Ledger, LedgerTaken
 from serried.control.records import CHARTER, CLOSED, EVENT, FAILED, NOTE, RUNNING, Record, spec_from
@@ -65,6 +66,7 @@ class Books:
     """Everything that follows from the records so far."""
 
     def __init__(self, charter: Charter) -> None:
+        """charter: the last one of the ledger; the records tell how it came to that."""
         self.charter = charter
         self.fleet = charter.fleet()
         self.state = State(self.fleet)
@@ -76,22 +78,27 @@ class Books:
         self.endings: Counter[str] = Counter()   # how many jobs ended in which way
         self.next_seq = 0
         self.time_ns = 0
+        self._so_far: tuple[Charter, Numbering] | None = None   # the charter in force, and what its numbers are now
 
     @classmethod
     def read(cls, ledger: Ledger) -> Books | None:
         """The books of a ledger; None of an empty one. Raises BadInput for records that cannot be."""
-        return cls.of(ledger.read())
+        return cls._of(ledger.charters()[-1:], ledger.read())
 
     @classmethod
-    def of(cls, records: Iterable[Record]) -> Books | None:
+    def of(cls, records: Sequence[Record]) -> Books | None:
         """The books of records, from the first on."""
+        return cls._of([record for record in records if record.kind == CHARTER][-1:], records)
+
+    @classmethod
+    def _of(cls, last: Sequence[Record], records: Iterable[Record]) -> Books | None:
         books: Books | None = None
         for record in records:
             try:
                 if books is None:
                     if record.kind != CHARTER:
                         raise ValueError("a ledger begins with its charter")
-                    books = cls(charter_from(record.fields()))
+                    books = cls(charter_from(last[0].fields()))
                 books.fold(record)
             except (ValueError, KeyError, TypeError, IndexError) as error:
                 raise BadInput(field=f"record {record.seq}", value=record.body[:80], expected="a record of a ledger",
@@ -125,8 +132,16 @@ class Books:
 
     # folds: each returns the job that the record speaks of, -1 = none
 
+    def _charter(self, record: Record) -> int:
+        charter = charter_from(record.fields())
+        before = self._so_far[0] if self._so_far else None
+        self.state.apply_all(comings(before, charter, self.fleet, record.time_ns))
+        self._so_far = charter, Numbering(charter, self.fleet)
+        return -1
+
     def _event(self, record: Record) -> int:
-        event = event_from(record.body, self.shapes)
+        assert self._so_far is not None, "a ledger begins with its charter"
+        event = self._so_far[1].event(event_from(record.body, self.shapes))
         number = self.state.apply(event)
         if event.kind == EventKind.SUBMIT:
             spec = spec_from(record.fields()["spec"])
@@ -194,10 +209,5 @@ class Books:
         return int(fields["job"])
 
 
-def _nothing(books: Books, record: Record) -> int:
-    """The charter made the books."""
-    return -1
-
-
-_FOLDS = {CHARTER: _nothing, EVENT: Books._event, RUNNING: Books._running, FAILED: Books._failed,
+_FOLDS = {CHARTER: Books._charter, EVENT: Books._event, RUNNING: Books._running, FAILED: Books._failed,
           CLOSED: Books._closed, NOTE: Books._note}

@@ -16,17 +16,19 @@ from serried.fleet.scheduler import Scheduler
 from serried.fleet.spec import WHOLE_MILLI
 from serried.runners import Node
 
-__all__ = ["Charter", "charter_fields", "charter_from", "check_same", "job_of"]
+__all__ = ["Charter", "charter_fields", "charter_from", "job_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charter:
-    """The fleet that a control plane runs. It stays what it is as long as the ledger lives."""
+    """The fleet that a control plane runs. nodes: in the order in which they joined, those that left as well (`absent`,
+    by name): a node's number in the fleet follows from it. A later charter follows an earlier one (`amending`)."""
 
     nodes: tuple[Node, ...]
     tenants: tuple[Tenant, ...] = (Tenant(name="all"),)
     policy: str = "fair"
     seed: int = 0
+    absent: tuple[str, ...] = ()
 
     def fleet(self) -> Fleet:
         """The nodes as columns, in the order of their switches. Raises BadInput for what is no fleet."""
@@ -61,16 +63,7 @@ def charter_from(fields: Mapping[str, Any]) -> Charter:
     return Charter(
         nodes=tuple(Node(**{**node, "device_variables": tuple(node["device_variables"])}) for node in fields["nodes"]),
         tenants=tuple(Tenant(**{**one, "quota_chips_K": tuple(one["quota_chips_K"])}) for one in fields["tenants"]),
-        policy=fields["policy"], seed=fields["seed"])
-
-
-def check_same(kept: Charter, given: Charter) -> None:
-    """A ledger is about one fleet: BadInput where nodes, tenants, policy or seed are not those that it began with."""
-    for name in ("nodes", "tenants", "policy", "seed"):
-        if getattr(kept, name) != getattr(given, name):
-            raise BadInput(field=f"--{name}", value=str(getattr(given, name))[:300],
-                           expected=f"what this state began with: {getattr(kept, name)}"[:300],
-                           remedy="Start as before, or name another state directory (--state).")
+        policy=fields["policy"], seed=fields["seed"], absent=tuple(fields.get("absent", ())))
 
 
 def job_of(spec: JobSpec, fleet: Fleet, shapes: dict[Shape, Shape]) -> Job:

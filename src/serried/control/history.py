@@ -7,9 +7,10 @@ when they were seen to run and when they were closed.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from serried.control.charter import charter_from
 from serried.control.records import CHARTER, CLOSED, EVENT, FAILED, RUNNING, Record
 from serried.errors import NoAnswer
 from serried.fleet.spec import WHOLE_MILLI
@@ -31,14 +32,17 @@ def check_history(records: Iterable[Record]) -> int:
     - a submission's key comes twice, or time or numbers go back.
     """
     shares: dict[int, int] = {}
-    rows: dict[int, dict[str, Any]] = {}    # job -> its last placement
-    holds: dict[int, tuple[int, dict[str, Any]]] = {}   # epoch -> job, placement; until it is closed
+    rows: dict[int, list[tuple[str, int]]] = {}    # job -> the chips of its last placement
+    holds: dict[int, tuple[int, list[tuple[str, int]]]] = {}   # epoch -> job, chips; until it is closed
     runs: set[int] = set()
-    used: dict[tuple[int, int], int] = defaultdict(int)
+    used: dict[tuple[str, int], int] = defaultdict(int)
     keys: set[str] = set()
     seq, time_ns, jobs, ran = -1, 0, 0, 0
+    names: tuple[str, ...] = ()
     for record in records:
-        fields = record.fields() if record.kind != CHARTER else {}
+        fields = record.fields()
+        if record.kind == CHARTER:
+            names = charter_from(fields).fleet().node_names
         _check(record, record.seq == seq + 1 and record.time_ns >= time_ns, "numbers and times go on")
         seq, time_ns = record.seq, record.time_ns
         if record.key:
@@ -48,8 +52,8 @@ def check_history(records: Iterable[Record]) -> int:
             shares[jobs] = fields["shape"]["share_milli"]
             jobs += 1
         elif record.kind == EVENT and fields["kind"] in _PLACING:
-            rows[fields["job"]] = fields["placement"]
-            holds[seq] = fields["job"], fields["placement"]
+            rows[fields["job"]] = _chips(fields["placement"], names)
+            holds[seq] = fields["job"], rows[fields["job"]]
         elif record.kind == FAILED:
             _check(record, fields["epoch"] in holds, "what fails was called for")
             holds[seq] = fields["job"], rows[fields["job"]]
@@ -59,20 +63,21 @@ def check_history(records: Iterable[Record]) -> int:
             _check(record, all(holds[other][0] != fields["job"] for other in runs), "one attempt of a job runs")
             runs.add(epoch)
             ran += 1
-            for chip in _chips(holds[epoch][1]):
+            for chip in holds[epoch][1]:
                 used[chip] += shares[fields["job"]]
                 _check(record, used[chip] <= WHOLE_MILLI, f"chip {chip} is held once")
         elif record.kind == CLOSED:
-            job, placement = holds.pop(fields["epoch"])
+            job, chips = holds.pop(fields["epoch"])
             if fields["epoch"] in runs:
                 runs.discard(fields["epoch"])
-                for chip in _chips(placement):
+                for chip in chips:
                     used[chip] -= shares[job]
     return ran
 
 
-def _chips(placement: dict[str, Any]) -> list[tuple[int, int]]:
-    return [(node, chip) for node, chips in zip(placement["node_R"], placement["chips_R"], strict=True)
+def _chips(placement: dict[str, Any], names: Sequence[str]) -> list[tuple[str, int]]:
+    """By the name of the node: its number changes when others join."""
+    return [(names[node], chip) for node, chips in zip(placement["node_R"], placement["chips_R"], strict=True)
             for chip in range(chips.bit_length()) if chips >> chip & 1]
 
 

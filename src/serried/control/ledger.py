@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from serried.control.records import Record
+from serried.control.records import CHARTER, Record
 from serried.errors import NoAnswer
 
 __all__ = ["Ledger", "LedgerLost", "LedgerTaken", "MemoryLedger"]
@@ -24,6 +24,10 @@ class Ledger(Protocol):
 
     def read(self, after: int = -1) -> Iterator[Record]:
         """Records of a number above `after`, in order."""
+        ...
+
+    def charters(self) -> list[Record]:
+        """The records of that kind, in order."""
         ...
 
     def append(self, records: Sequence[Record]) -> None:
@@ -46,6 +50,10 @@ class MemoryLedger:
     def read(self, after: int = -1) -> Iterator[Record]:
         """Records of a number above `after`, in order."""
         yield from self.records[after + 1:]
+
+    def charters(self) -> list[Record]:
+        """The records of that kind, in order."""
+        return [record for record in self.records if record.kind == CHARTER]
 
     def append(self, records: Sequence[Record]) -> None:
         """All of these or none."""

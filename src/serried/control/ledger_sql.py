@@ -22,7 +22,7 @@ from sqlalchemy.pool import NullPool
 from serried.control.ledger import LedgerLost, LedgerTaken
 from serried.control.ledger_schema import META, RECORDS, migrate
 from serried.control.ownership import FileLock, claim, owner_words
-from serried.control.records import Record
+from serried.control.records import CHARTER, Record
 from serried.errors import BadInput
 
 __all__ = ["SqlLedger"]
@@ -91,6 +91,15 @@ class SqlLedger:
             if len(rows) < most:
                 return
             most = min(most * 8, _MOST_ROWS)
+
+    def charters(self) -> list[Record]:
+        """The records of that kind, in order."""
+        with self._work() as connection:
+            rows = connection.execute(sa.select(
+                RECORDS.c.seq, RECORDS.c.time_ns, RECORDS.c.kind, RECORDS.c.body, RECORDS.c.key,
+            ).where(RECORDS.c.kind == CHARTER).order_by(RECORDS.c.seq)).all()
+        return [Record(seq=seq, time_ns=time_ns, kind=kind, body=body, key=key)
+                for seq, time_ns, kind, body, key in rows]
 
     def append(self, records: Sequence[Record]) -> None:
         """All of these or none, on the disk when this returns. Raises LedgerLost or LedgerTaken."""

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from serried.clock import SECOND_NS
+from serried.control.amending import check_follows
 from serried.control.books import Attempt, Books
-from serried.control.charter import Charter, charter_fields, check_same, job_of
+from serried.control.charter import Charter, charter_fields, job_of
 from serried.control.health import Watch, hanging
 from serried.control.launching import launch_of, occupied
 from serried.control.ledger import Ledger
@@ -70,16 +71,11 @@ class Reconciler:
     """Drives an engine by a ledger. After LedgerLost it must be thrown away: its books may be ahead of the ledger."""
 
     def __init__(self, ledger: Ledger, engine: Engine, charter: Charter, terms: Terms, *, now_ns: int) -> None:
-        """Take up a ledger, or begin it with the charter. Raises BadInput when it is about another fleet."""
+        """Take up a ledger, or begin it; with another charter than its last one, that is written. Raises BadInput when
+        the one does not follow from the other."""
         self.ledger, self.engine, self.terms = ledger, engine, terms
-        books = Books.read(ledger)
-        if books is None:
-            first = Record(seq=0, time_ns=now_ns, kind=CHARTER, body=json.dumps(charter_fields(charter)))
-            ledger.append([first])
-            books = Books(charter)
-            books.fold(first)
-        check_same(books.charter, charter)
-        self.books = books
+        self.books = _taken_up(ledger, charter, now_ns)
+        books = self.books
         self.policy = charter.scheduler(books.fleet)
         self.node_number = {name: number for number, name in enumerate(books.fleet.node_names)}
         self.sight = Sight(began_ns=max(now_ns, books.time_ns), silence_ns=terms.silence_ns)
@@ -332,6 +328,21 @@ class Reconciler:
             return False
         self._ordered[key] = self.now_ns
         return True
+
+
+def _taken_up(ledger: Ledger, charter: Charter, now_ns: int) -> Books:
+    """The books of a ledger, its last charter being this one."""
+    books = Books.read(ledger)
+    if books is not None:
+        if books.charter == charter:
+            return books
+        check_follows(books, charter)
+        charter.fleet()                      # what is no fleet must not be written
+    seq, time_ns = (0, now_ns) if books is None else (books.next_seq, max(now_ns, books.time_ns + 1))
+    ledger.append([Record(seq=seq, time_ns=time_ns, kind=CHARTER, body=json.dumps(charter_fields(charter)))])
+    found = Books.read(ledger)
+    assert found is not None, "it was written"
+    return found
 
 
 def unknown_job(number: int, count: int) -> BadInput:

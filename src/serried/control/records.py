@@ -2,7 +2,8 @@
 
 Kinds, and what their bodies (JSON) say:
 
-    charter   which nodes, tenants and policy this ledger is about; the first record, and the only one of its kind
+    charter   which nodes, tenants and policy this ledger is about; the first record, and one for every change of them.
+              Node numbers in what follows are of this fleet
     event     one event of the fleet (`fleet.Event`): a submission (with its `spec`), a failure, a decision, ...
     running   every rank of an attempt runs
     failed    an attempt is given up: why, whether it counts, and from when on the next may start

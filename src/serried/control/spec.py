@@ -137,7 +137,8 @@ class JobView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeView:
-    """A node as it stands. state: "up", "draining", "spare", "reserved", "silent", "down"."""
+    """A node as it stands. state: "up", "draining", "spare", "reserved", "silent", "down", or
+    "undeclared": it is no part of the fleet any more."""
 
     name: str
     kind: str

@@ -76,7 +76,9 @@ def node_view(reconciler: Reconciler, node: int) -> NodeView:
     seen = reconciler.sight.nodes.get(name)
     words = [word for flag, word in ((NodeFlag.DOWN, "down"), (NodeFlag.DRAINING, "draining"),
                                      (NodeFlag.SPARE, "spare"), (NodeFlag.RESERVED, "reserved")) if flags & flag]
-    if not words:
+    if name in books.charter.absent:
+        words = ["undeclared"]
+    elif not words:
         words = ["up" if reconciler.sight.is_fresh(name) else "silent"]
     return NodeView(name=name, kind=fleet.kinds[int(fleet.kind_N[node])], chip_count=int(fleet.chip_count_N[node]),
                     idle_chips=int(state.columns.idle_chips_N[node]), state=words[0],
@@ -97,10 +99,11 @@ def usage_of(reconciler: Reconciler) -> Usage:
     pending = books.state.pending_count - sum(
         books.state.status_J[number] == JobStatus.PENDING for number in books.open_of)
     phases[JobPhase.PENDING] += pending
-    down_N = columns.flags_N & int(NodeFlag.DOWN) != 0
+    here_N = ~np.isin(fleet.node_names, books.charter.absent)
+    down_N = here_N & (columns.flags_N & int(NodeFlag.DOWN) != 0)
     held_T = books.state.usage.held_milli_TK.sum(axis=1) / WHOLE_MILLI
     return Usage(
-        chip_count=int(fleet.chip_count_N.sum()), down_chips=int(fleet.chip_count_N[down_N].sum()),
+        chip_count=int(fleet.chip_count_N[here_N].sum()), down_chips=int(fleet.chip_count_N[down_N].sum()),
         busy_chips=int((fleet.chip_count_N - columns.idle_chips_N).sum()),
         jobs_by_phase={str(phase): count for phase, count in phases.items() if count},
         chips_by_tenant={tenant.name: float(held) for tenant, held in zip(fleet.tenants, held_T, strict=True)},

@@ -11,12 +11,15 @@ from serried.simulation.deciding import decide
 __all__ = ["retold"]
 
 
-def retold(fleet: Fleet, policy: Policy, world: Sequence[Event], asked_ns: Sequence[int]) -> list[Event]:
+def retold(fleet: Fleet, policy: Policy, world: Sequence[Event], asked_ns: Sequence[int], *,
+           before: Sequence[Event] = ()) -> list[Event]:
     """The log of a fleet to which `world` happens, with a policy that is asked after every instant and at `asked_ns`.
 
-    Time is virtual: the clock jumps from one instant to the next. world: in the order of time.
+    Time is virtual: the clock jumps from one instant to the next. world: in the order of time. before: what happened
+    until then, decisions and all; nobody is asked about it, and it is not in the log that is returned.
     """
     state, queue = State(fleet), EventQueue[Event | None]()
+    state.apply_all(before)
     for event in world:
         queue.push(event.time_ns, event)
     for time_ns in asked_ns:
@@ -27,4 +30,4 @@ def retold(fleet: Fleet, policy: Policy, world: Sequence[Event], asked_ns: Seque
             state.apply(what)
         if queue.next_ns > now_ns:
             decide(state, policy, now_ns, state.apply)
-    return state.log
+    return state.log[len(before):]

@@ -11,6 +11,7 @@ from serried.errors import BadInput
 from serried.topology.clos import Clos
 from serried.topology.direct import CUBE_MESH, GraphNetwork, Torus, refuse_disconnected, without
 from serried.topology.dragonfly import Dragonfly
+from serried.topology.islands import island_chips
 from serried.topology.spec import Graph, Indices, Topology
 from serried.topology.wires import Network
 
@@ -21,7 +22,8 @@ _MOST_EXPLICIT = 20_000
 
 @dataclass(frozen=True, kw_only=True)
 class Wired:
-    """A topology's networks. inner: joins `node` consecutive chips (None where a node is one chip); outer: all."""
+    """A topology's networks. node: consecutive chips of a scale-up domain. inner: joins them (None where a domain is
+    one chip, or an island of a graph that is all there is); outer: all."""
 
     topology: Topology
     node: int
@@ -48,7 +50,9 @@ def wire(topology: Topology) -> Wired:
         chips = len(columns[0])
         inner = _inside(topology, chips) if node > 1 else None
         return Wired(topology=topology, node=min(node, chips), inner=inner, outer=_clos(topology, columns))
-    return Wired(topology=topology, node=1, inner=None, outer=_flat(topology))
+    outer = _flat(topology)
+    return Wired(topology=topology, node=island_chips(outer.graph) if isinstance(outer, GraphNetwork) else 1,
+                 inner=None, outer=outer)
 
 
 def _flat(topology: Topology) -> Network:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from serried.fabric.spec import TierKind
 from serried.topology.clos import LEVELS, Clos
 from serried.topology.collisions import expected_fullest
 from serried.topology.direct import GraphNetwork, Torus
+from serried.topology.islands import port_bytes_per_s, thinnest_bytes_per_s
 from serried.topology.network import Wired, wire
 from serried.topology.spec import Topology
 from serried.topology.wires import Network
@@ -32,7 +34,7 @@ def reduced_fabric(topology: Topology, *, routing: str = "spray") -> Fabric:
     wired = wire(topology)
     tiers = list(_inner_tiers(wired))
     network = wired.outer
-    tiers += _clos_tiers(wired, network, routing) if isinstance(network, Clos) else [_flat_tier(wired)]
+    tiers += _clos_tiers(wired, network, routing) if isinstance(network, Clos) else [_thinned(wired)]
     return Fabric(name=topology.name, tiers=tuple(tiers), profile=read_collectives(topology.word("profile")),
                   file=topology.file, title=f"{topology.name} ({topology.kind})")
 
@@ -54,7 +56,7 @@ def one_network(wired: Wired) -> Fabric:
 def _inner_tiers(wired: Wired) -> list[Tier]:
     topology = wired.topology
     if wired.inner is None:
-        return []
+        return [replace(_flat_tier(wired), name="island", group_size=wired.node)] if wired.node > 1 else []
     return [Tier(name="node", kind="switch" if topology.word("inner") == "switch" else "mesh", group_size=wired.node,
                  bandwidth_bytes_per_s=topology.number("inner_bandwidth"), latency_s=topology.number("inner_latency"),
                  in_network_reduction=topology.whole("in_network_reduction") == 1)]
@@ -111,13 +113,20 @@ def _flat_tier(wired: Wired) -> Tier:
                 if kind == "torus" else ())
 
 
+def _thinned(wired: Wired) -> Tier:
+    """The one tier over all, with what leaves the thinnest island beside what its chips could send."""
+    flat, network = _flat_tier(wired), wired.outer
+    if wired.node == 1 or not isinstance(network, GraphNetwork):
+        return flat
+    return replace(flat, oversubscription=wired.node * flat.bandwidth_bytes_per_s / thinnest_bytes_per_s(
+        network.graph, wired.node))
+
+
 def _bandwidth(wired: Wired) -> float:
     """What leaves a chip; of an explicit graph, the least over its chips."""
     network: Network = wired.outer
     if isinstance(network, Torus):
         return 2.0 * len(network.dimensions) * network.link_bandwidth_bytes_per_s
     if isinstance(network, GraphNetwork):
-        leaves = np.bincount(network.graph.source_L, weights=network.graph.bandwidth_bytes_per_s_L,
-                             minlength=network.graph.node_count)[:network.chips]
-        return float(leaves.min()) if len(leaves) else 0.0
+        return port_bytes_per_s(network.graph)
     return wired.topology.number("bandwidth")

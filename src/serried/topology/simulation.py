@@ -117,10 +117,9 @@ def _fastest(ways: Sequence[Way], allowed: Sequence[int], payload: Floats) -> tu
 
 def _time_s(operation: str, payload: Floats, fabric: Fabric, ranks: int, way: str, slowdown: float,
             switch_adds: bool) -> Floats:
-    """The formula on tiers of which contention has taken its part: the network, or all where there is one network."""
-    tiers = tuple(tier if tier.scale_up and len(fabric.tiers) > 1 else replace(
-        tier, bandwidth_bytes_per_s=tier.bandwidth_bytes_per_s / slowdown) for tier in fabric.tiers)
-    slower = replace(fabric, tiers=tiers)
+    """The formula on tiers of which contention has taken its part: of the one that joins all."""
+    *inner, last = fabric.tiers
+    slower = replace(fabric, tiers=(*inner, replace(last, bandwidth_bytes_per_s=last.bandwidth_bytes_per_s / slowdown)))
     group = place(np.array([float(ranks)]), np.ones(1), slower)
     return next(iter(candidates(operation, payload, group, slower, switch_adds=switch_adds, ways=[way]))).time_s
 
@@ -185,7 +184,7 @@ def _shared(wired: Wired, source: Indices, target: Indices, load: Floats, class_
             routing: str, queue_pairs: int,
             rng: np.random.Generator) -> tuple[Shares, tuple[tuple[str, float], ...]]:
     """Flows cut into hashed parts, routed, and given their fair shares."""
-    outer = (source // wired.node != target // wired.node) if wired.inner is not None else source != target
+    outer = (source // wired.node != target // wired.node) if wired.node > 1 else source != target
     source, target, load, class_F = source[outer], target[outer], load[outer], class_F[outer]
     network = wired.outer
     ports = network.uplinks_K[0] if isinstance(network, Clos) else 1

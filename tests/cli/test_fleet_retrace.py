@@ -10,13 +10,13 @@ from serried.cli import main
 from serried.control.ledger_sql import SqlLedger
 from serried.control.reconciler import Submit
 from serried.control.records import record_line
-from tests.control.test_reconciler import Bench, _nodes, _spec
+from tests.control.test_reconciler import Bench, nodes, spec_of
 
 
 @pytest.fixture
 def records():
-    bench = Bench(_nodes(2))
-    bench.run(5, *(Submit(spec=_spec(workers=4, life_s=1), key=str(number)) for number in range(3)))
+    bench = Bench(nodes(2))
+    bench.run(5, *(Submit(spec=spec_of(workers=4, life_s=1), key=str(number)) for number in range(3)))
     return bench.ledger.records
 
 

@@ -18,7 +18,7 @@ from serried.weave.timing import Path
 from serried.weave.trees import Tree
 from serried.weave.wires import Wires
 
-__all__ = ["Pieces", "Pipeline", "depths_V", "pipelined"]
+__all__ = ["Pieces", "Pipeline", "pipelined"]
 
 #: Chunks by the tree, or pair of trees, that they take: how many units of the buffer each has.
 Pieces = dict[tuple[Tree, ...], tuple[int, ...]]
@@ -93,7 +93,7 @@ def _messages(pieces: Pieces) -> tuple[_Messages, tuple[int, ...]]:
     """Every hop of every chunk, and units by chunk; roots in order, so that chunks are numbered by their root."""
     found, units_C = _Messages(told=[], due=[], needs=[], frees=[]), list[int]()
     for way, cut in sorted(pieces.items(), key=lambda item: item[0][0].root):
-        depths = [depths_V(tree.parent_V) for tree in way]
+        depths = [tree.depth_V() for tree in way]
         for turn, units in enumerate(cut):
             begin, into_root = turn, list[int]()
             for tree, depth_V in zip(way, depths, strict=True):
@@ -135,17 +135,3 @@ def _tree(found: _Messages, tree: Tree, depth_V: Sequence[int], chunk: int, begi
             found.frees[early].append(mine)
             found.needs[mine] += 1
     return into_root
-
-
-def depths_V(parent_V: Sequence[int]) -> list[int]:
-    """Steps from the root to each endpoint of a tree."""
-    depth = [-1] * len(parent_V)
-    for node in range(len(parent_V)):
-        trail = []
-        while depth[node] < 0 and parent_V[node] >= 0:
-            trail.append(node)
-            node = parent_V[node]
-        depth[node] = max(depth[node], 0)
-        for step, passed in enumerate(reversed(trail), depth[node] + 1):
-            depth[passed] = step
-    return depth

@@ -33,6 +33,8 @@ _STEEPNESS = 8.0
 _DEPTH_PRICE = 0.05
 #: Kinds of wires that are relieved one after the other.
 _LEVELS = 4
+#: Rounds of new trees that may bring nothing, before no more are looked for.
+_PATIENCE = 3
 #: Wires whose price is below this part of the dearest are not what holds a mixture back; loads may differ by as much.
 _SLACK = 1e-6
 
@@ -45,6 +47,19 @@ class Tree:
     gathers: bool
     parent_V: tuple[int, ...]
     load_E: tuple[int, ...]
+
+    def depth_V(self) -> list[int]:
+        """Steps from the root to each endpoint."""
+        depth = [-1] * len(self.parent_V)
+        for node in range(len(self.parent_V)):
+            trail = []
+            while depth[node] < 0 and self.parent_V[node] >= 0:
+                trail.append(node)
+                node = self.parent_V[node]
+            depth[node] = max(depth[node], 0)
+            for step, passed in enumerate(reversed(trail), depth[node] + 1):
+                depth[passed] = step
+        return depth
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,12 +100,37 @@ def pack_trees(graph: Wires, share_V: Floats | None, *, spreads: bool, gathers: 
         floor = 1e-4 * price_E.sum() / np.maximum(graph.bandwidth_bytes_per_s_E.sum(), 1e-300)
         return _grow(graph, routes, price_E + floor, roots, kinds, chance)
 
-    mixture = _mix(graph, list(trees.values()), share_V, kinds)
+    mixture, idle = _mix(graph, list(trees.values()), share_V, kinds), 0
     for _ in range(rounds):
-        if mixture.time_s_per_byte <= enough or not _taken_in(trees, grown(mixture.price_E)):
+        if mixture.time_s_per_byte <= enough or idle >= _PATIENCE or not _taken_in(trees, grown(mixture.price_E)):
             break
-        mixture = _mix(graph, list(trees.values()), share_V, kinds)
-    return _relieved(graph, list(trees.values()), share_V, kinds, mixture)
+        before, mixture = mixture, _mix(graph, list(trees.values()), share_V, kinds)
+        idle = 0 if mixture.fullest < before.fullest * (1 - gap / 4) else idle + 1
+    return _relieved(graph, *_shallow(graph, list(trees.values()), share_V, kinds, mixture, gap))
+
+
+def _shallow(graph: Wires, trees: Sequence[Tree], share_V: Floats | None, kinds: Sequence[bool], mixture: _Mixture,
+             gap: float) -> tuple[Sequence[Tree], Floats | None, Sequence[bool], _Mixture]:
+    """The shallowest of the trees that do as well, within `gap`: shallow ones fill a pipeline sooner."""
+    height_T = np.asarray([max(tree.depth_V()) for tree in trees])
+    heights = np.unique(height_T)
+    low, high = 0, len(heights) - 1                       # those up to heights[high] do
+    while low < high:
+        middle = (low + high) // 2
+        few = [tree for tree, height in zip(trees, height_T, strict=True) if height <= heights[middle]]
+        found = _mix(graph, few, share_V, kinds) if _whole(few, share_V, kinds) else None
+        if found is not None and found.fullest <= mixture.fullest * (1 + gap):
+            high, trees, height_T, mixture = middle, few, height_T[height_T <= heights[middle]], found
+        else:
+            low = middle + 1
+    return trees, share_V, kinds, mixture
+
+
+def _whole(trees: Sequence[Tree], share_V: Floats | None, kinds: Sequence[bool]) -> bool:
+    """Whether everybody who must be a root has a tree of each kind; anybody will do where that is free."""
+    roots = [{tree.root for tree in trees if tree.gathers == kind} for kind in kinds]
+    return bool(set.intersection(*roots)) if share_V is None else all(
+        len(each) == np.count_nonzero(share_V) for each in roots)
 
 
 def _relieved(graph: Wires, trees: Sequence[Tree], share_V: Floats | None, kinds: Sequence[bool],

@@ -13,7 +13,7 @@ from serried.weave.bound import all_reduce_bound, broadcast_bound, gather_bound
 from serried.weave.spec import in_equal_chunks
 from serried.weave.synthesis import _cut
 from serried.weave.timing import message_bytes_K, paths
-from serried.weave.trees import Tree, _mix, _Routes, _stars, pack_trees
+from serried.weave.trees import Tree, _Mixer, _Routes, _stars, pack_trees
 from serried.weave.wires import wires
 
 OPERATIONS = ("all_reduce", "all_gather", "reduce_scatter", "broadcast")
@@ -221,7 +221,7 @@ def test_shallow_trees_where_they_do_as_well():
     graph = rails(nodes=2, width=2)
     packing = pack_trees(graph, None, spreads=True, gathers=True, bound_s_per_byte=all_reduce_bound(graph))
     stars = _stars(graph, _Routes(graph), range(4), (False, True))
-    straight = _mix(graph, stars, None, (False, True)).time_s_per_byte
+    straight = _Mixer(graph, None, (False, True)).mix(stars).time_s_per_byte
     deepest = max(max(tree.depth_V()) for tree in packing.trees)
     assert packing.time_s_per_byte <= straight * (1 + 1e-6)
     assert deepest == 1 or packing.time_s_per_byte < straight * (1 - 2e-3)

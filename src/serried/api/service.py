@@ -221,7 +221,11 @@ def _engine_of(order: Order, ledger: SqlLedger) -> tuple[Any, Charter]:
         room = importlib.import_module("serried.runners.slurm")
         _refuse_another_ledger(order.state / "slurm", _identity(ledger))
         engine = room.SlurmEngine(order.state / "slurm", partition=order.partition)
-        return engine, _charter_of(order, ledger, engine.nodes())
+        try:
+            return engine, _charter_of(order, ledger, engine.nodes())
+        except SerriedError:
+            engine.close()
+            raise
     if order.engine == "slurm":
         raise BadInput(field="--nodes", value=str(order.nodes), expected="nothing, with Slurm",
                        remedy="Slurm says which nodes there are; --partition chooses among them.")

@@ -21,17 +21,17 @@ def island_chips(graph: Graph) -> int:
     if home_C is None:
         return 1
     begins = np.flatnonzero(np.diff(home_C, prepend=-1))
-    size, ragged = divmod(graph.endpoint_count, len(begins))
-    if len(begins) < 2 or size < 2 or ragged or len(np.unique(home_C)) < len(begins) or (
-            begins != np.arange(len(begins)) * size).any():
+    chips, ragged = divmod(graph.endpoint_count, len(begins))
+    if len(begins) < 2 or chips < 2 or ragged or len(np.unique(home_C)) < len(begins) or (
+            begins != np.arange(len(begins)) * chips).any():
         return 1
-    return size if thinnest_bytes_per_s(graph, size) < size * port_bytes_per_s(graph) * (1 - 1e-6) else 1
+    return chips if thinnest_bytes_per_s(graph, chips) < chips * port_bytes_per_s(graph) * (1 - 1e-6) else 1
 
 
-def thinnest_bytes_per_s(graph: Graph, size: int) -> float:
-    """What leaves the worst of the groups of so many consecutive chips."""
+def thinnest_bytes_per_s(graph: Graph, chips: int) -> float:
+    """What leaves the worst of the groups of `chips` consecutive ones."""
     chip = np.arange(graph.endpoint_count)
-    return min(leaving_bytes_per_s(graph, chip // size == group) for group in range(graph.endpoint_count // size))
+    return min(leaving_bytes_per_s(graph, chip // chips == group) for group in range(graph.endpoint_count // chips))
 
 
 def port_bytes_per_s(graph: Graph) -> float:

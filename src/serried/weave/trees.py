@@ -81,12 +81,13 @@ def pack_trees(graph: Wires, share_V: Floats | None, *, spreads: bool, gathers: 
     kinds = [kind for kind, wanted in ((False, spreads), (True, gathers)) if wanted]
     roots = [root for root in range(graph.endpoint_count) if share_V is None or share_V[root] > 0]
     routes = _Routes(graph)
+    mixer = _Mixer(graph, share_V, kinds)
     trees = {_key(tree): tree for tree in _stars(graph, routes, roots, kinds)}
     enough = bound_s_per_byte * (1 + gap)
     if trees:
-        mixture = _mix(graph, list(trees.values()), share_V, kinds)
+        mixture = mixer.mix(list(trees.values()))
         if mixture.time_s_per_byte <= enough:
-            return _relieved(graph, list(trees.values()), share_V, kinds, mixture)
+            return _relieved(mixer, list(trees.values()), mixture)
     load_E = np.zeros(len(graph.source_E))
     for _ in range(first_rounds):
         for root in roots:
@@ -100,50 +101,41 @@ def pack_trees(graph: Wires, share_V: Floats | None, *, spreads: bool, gathers: 
         floor = 1e-4 * price_E.sum() / np.maximum(graph.bandwidth_bytes_per_s_E.sum(), 1e-300)
         return _grow(graph, routes, price_E + floor, roots, kinds, chance)
 
-    mixture, idle = _mix(graph, list(trees.values()), share_V, kinds), 0
+    mixture, idle = mixer.mix(list(trees.values())), 0
     for _ in range(rounds):
         if mixture.time_s_per_byte <= enough or idle >= _PATIENCE or not _taken_in(trees, grown(mixture.price_E)):
             break
-        before, mixture = mixture, _mix(graph, list(trees.values()), share_V, kinds)
+        before, mixture = mixture, mixer.mix(list(trees.values()))
         idle = 0 if mixture.fullest < before.fullest * (1 - gap / 4) else idle + 1
-    return _relieved(graph, *_shallow(graph, list(trees.values()), share_V, kinds, mixture, gap))
+    return _relieved(mixer, *_shallow(mixer, list(trees.values()), mixture, gap))
 
 
-def _shallow(graph: Wires, trees: Sequence[Tree], share_V: Floats | None, kinds: Sequence[bool], mixture: _Mixture,
-             gap: float) -> tuple[Sequence[Tree], Floats | None, Sequence[bool], _Mixture]:
+def _shallow(mixer: _Mixer, trees: Sequence[Tree], mixture: _Mixture, gap: float) -> tuple[Sequence[Tree], _Mixture]:
     """The shallowest of the trees that do as well, within `gap`: shallow ones fill a pipeline sooner."""
     height_T = np.asarray([max(tree.depth_V()) for tree in trees])
     heights = np.unique(height_T)
-    low, high = 0, len(heights) - 1                       # those up to heights[high] do
+    found, low, high = (trees, mixture), 0, len(heights) - 1      # trees up to heights[high] do
     while low < high:
         middle = (low + high) // 2
         few = [tree for tree, height in zip(trees, height_T, strict=True) if height <= heights[middle]]
-        found = _mix(graph, few, share_V, kinds) if _whole(few, share_V, kinds) else None
-        if found is not None and found.fullest <= mixture.fullest * (1 + gap):
-            high, trees, height_T, mixture = middle, few, height_T[height_T <= heights[middle]], found
+        mixed = mixer.mix(few) if mixer.is_whole(few) else None
+        if mixed is not None and mixed.fullest <= mixture.fullest * (1 + gap):
+            found, high = (few, mixed), middle
         else:
             low = middle + 1
-    return trees, share_V, kinds, mixture
+    return found
 
 
-def _whole(trees: Sequence[Tree], share_V: Floats | None, kinds: Sequence[bool]) -> bool:
-    """Whether everybody who must be a root has a tree of each kind; anybody will do where that is free."""
-    roots = [{tree.root for tree in trees if tree.gathers == kind} for kind in kinds]
-    return bool(set.intersection(*roots)) if share_V is None else all(
-        len(each) == np.count_nonzero(share_V) for each in roots)
-
-
-def _relieved(graph: Wires, trees: Sequence[Tree], share_V: Floats | None, kinds: Sequence[bool],
-              mixture: _Mixture) -> Packing:
+def _relieved(mixer: _Mixer, trees: Sequence[Tree], mixture: _Mixture) -> Packing:
     """The mixture that loads no wire more than the given one loads its fullest, and others as little as can be: what
     holds the fullest back is kept to its load, the fullest of the rest are relieved, and so on."""
-    time_s_per_byte, most_E = mixture.time_s_per_byte, np.full(len(graph.source_E), np.inf)
+    time_s_per_byte, most_E = mixture.time_s_per_byte, np.full(len(mixture.price_E), np.inf)
     for _ in range(_LEVELS):
         fullest_E = np.isinf(most_E) & (mixture.price_E > _SLACK * mixture.price_E.max())
         most_E[fullest_E] = mixture.fullest * (1 + _SLACK)
         if np.isfinite(most_E).all():
             break
-        mixture = _mix(graph, trees, share_V, kinds, most_E)
+        mixture = mixer.mix(trees, most_E)
     return Packing(trees=mixture.trees, share_T=mixture.share_T, time_s_per_byte=time_s_per_byte)
 
 
@@ -227,31 +219,47 @@ class _Mixture:
     time_s_per_byte: float
 
 
-def _mix(graph: Wires, trees: Sequence[Tree], share_V: Floats | None, kinds: Sequence[bool],
-         most_E: Floats | None = None) -> _Mixture:
-    """The mixture whose fullest wire is least full. most_E: loads that some wires are held to, infinite for those that
-    are to be as little full as can be."""
-    wire_count, count = len(graph.source_E), graph.endpoint_count
-    mean = float(graph.bandwidth_bytes_per_s_E.mean())
-    bandwidth_E = graph.bandwidth_bytes_per_s_E / mean
-    held_E = np.zeros(wire_count, dtype=bool) if most_E is None else np.isfinite(most_E)
-    allowed_E = np.zeros(wire_count) if most_E is None else np.where(held_E, most_E * bandwidth_E, 0.0)
-    column = np.repeat(np.arange(len(trees)), [len(tree.load_E) for tree in trees])
-    load = csr_array((np.ones(len(column)), (np.concatenate([tree.load_E for tree in trees]), column)),
-                     shape=(wire_count, len(trees)))
-    capacity = hstack([load, csr_array(np.where(held_E, 0.0, -bandwidth_E)[:, None])])
-    row = np.asarray([tree.root + count * kinds.index(tree.gathers) for tree in trees])
-    owned = csr_array((np.ones(len(trees)), (row, np.arange(len(trees)))), shape=(count * len(kinds), len(trees) + 1))
-    if share_V is not None:
-        equal, wanted = owned, np.tile(share_V, len(kinds))
-    else:                                            # what is gathered at a root is spread from it, all of it once
-        once = csr_array((np.ones(int((row < count).sum())), (np.zeros(int((row < count).sum()), dtype=int),
-                                                              np.flatnonzero(row < count))), shape=(1, len(trees) + 1))
-        equal = vstack([owned[:count] - owned[count:], once])
-        wanted = np.append(np.zeros(count), 1.0)
-    cost = np.append(np.zeros(len(trees)), 1.0)
-    solved = linprog(cost, A_ub=capacity, b_ub=allowed_E, A_eq=equal, b_eq=wanted, method="highs")
-    used = solved.x[:-1] > 1e-9
-    return _Mixture(trees=tuple(tree for tree, wanted_tree in zip(trees, used, strict=True) if wanted_tree),
-                    share_T=solved.x[:-1][used], fullest=float(solved.fun), time_s_per_byte=float(solved.fun) / mean,
-                    price_E=np.maximum(-solved.ineqlin.marginals, 0.0))
+class _Mixer:
+    """The linear programme: which shares of which trees. share_V and kinds as of `pack_trees`."""
+
+    def __init__(self, graph: Wires, share_V: Floats | None, kinds: Sequence[bool]) -> None:
+        self._count, self._share_V, self._kinds = graph.endpoint_count, share_V, kinds
+        self._mean = float(graph.bandwidth_bytes_per_s_E.mean())
+        self._bandwidth_E = graph.bandwidth_bytes_per_s_E / self._mean
+
+    def is_whole(self, trees: Sequence[Tree]) -> bool:
+        """Whether everybody who must be a root has a tree of each kind; anybody will do where that is free."""
+        roots = [{tree.root for tree in trees if tree.gathers == kind} for kind in self._kinds]
+        return bool(set.intersection(*roots)) if self._share_V is None else all(
+            len(each) == np.count_nonzero(self._share_V) for each in roots)
+
+    def mix(self, trees: Sequence[Tree], most_E: Floats | None = None) -> _Mixture:
+        """The mixture whose fullest wire is least full. most_E: loads that some wires are held to, infinite for those
+        that are to be as little full as can be."""
+        wire_count = len(self._bandwidth_E)
+        held_E = np.zeros(wire_count, dtype=bool) if most_E is None else np.isfinite(most_E)
+        allowed_E = np.zeros(wire_count) if most_E is None else np.where(held_E, most_E * self._bandwidth_E, 0.0)
+        column = np.repeat(np.arange(len(trees)), [len(tree.load_E) for tree in trees])
+        load = csr_array((np.ones(len(column)), (np.concatenate([tree.load_E for tree in trees]), column)),
+                         shape=(wire_count, len(trees)))
+        capacity = hstack([load, csr_array(np.where(held_E, 0.0, -self._bandwidth_E)[:, None])])
+        equal, wanted = self._owned(trees)
+        solved = linprog(np.append(np.zeros(len(trees)), 1.0), A_ub=capacity, b_ub=allowed_E, A_eq=equal, b_eq=wanted,
+                         method="highs")
+        used = solved.x[:-1] > 1e-9
+        return _Mixture(trees=tuple(tree for tree, wanted_tree in zip(trees, used, strict=True) if wanted_tree),
+                        share_T=solved.x[:-1][used], fullest=float(solved.fun),
+                        time_s_per_byte=float(solved.fun) / self._mean,
+                        price_E=np.maximum(-solved.ineqlin.marginals, 0.0))
+
+    def _owned(self, trees: Sequence[Tree]) -> tuple[csr_array, Floats]:
+        """What the trees of each root carry together."""
+        count, kinds = self._count, self._kinds
+        row = np.asarray([tree.root + count * kinds.index(tree.gathers) for tree in trees])
+        owned = csr_array((np.ones(len(trees)), (row, np.arange(len(trees)))),
+                          shape=(count * len(kinds), len(trees) + 1))
+        if self._share_V is not None:
+            return owned, np.tile(self._share_V, len(kinds))
+        first = np.flatnonzero(row < count)          # what is gathered at a root is spread from it, all of it once
+        once = csr_array((np.ones(len(first)), (np.zeros(len(first), dtype=int), first)), shape=(1, len(trees) + 1))
+        return vstack([owned[:count] - owned[count:], once]), np.append(np.zeros(count), 1.0)

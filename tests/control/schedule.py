@@ -109,6 +109,7 @@ class Schedule:
                 self._answered(wish, answer)
             if not world.trouble and self._is_over(reconciler.books):
                 return
+        raise Violation(f"it does not come to rest: {self._unrest()}")
 
     def _change_fleet(self) -> None:
         """Guests come and go, and the policy changes, as far as the ledger lets them."""

@@ -241,6 +241,26 @@ def test_a_spoilt_reservation_is_made_again():
     assert kept[0] not in state.reservations[big].nodes
 
 
+@pytest.mark.parametrize(("nodes", "again"), [(3, (1, 2, 3)), (4, None)])
+def test_a_spoilt_reservation_keeps_what_still_helps_or_nothing(nodes, again):
+    """One spine is down, and of the other's four nodes one that was kept: three are what is left, the two that were
+    kept among them. Four are nowhere to be had, and nobody else is kept waiting for them."""
+    state, policy = full_fleet(order="arrival")
+    happen(state, EventKind.FAIL, nodes=(4, 5, 6, 7))
+    big = submit(state, gang(nodes, level=1, level_required=True), runtime_ns=HOUR_NS)
+    settle(state, policy)
+    assert state.reservations[big].nodes == tuple(range(nodes))
+    happen(state, EventKind.FAIL, nodes=(0,))
+    settle(state, policy)
+    assert (state.reservations[big].nodes if again else state.reservations.get(big)) == again
+    for number in list(state.broken):
+        happen(state, EventKind.CANCEL, number)
+    small = submit(state, gang(1))         # nobody knows how long: it is never let past a reservation
+    happen(state, EventKind.FINISH, next(number for number in state.running if nodes_of(state, number) == [1]))
+    settle(state, policy)
+    assert (small in state.running) == (again is None)
+
+
 # preemption
 
 def test_the_lowest_rank_and_no_more_than_needed_is_pushed_out():

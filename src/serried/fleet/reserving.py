@@ -18,8 +18,9 @@ __all__ = ["reservation"]
 def reservation(snapshot: Snapshot, placer: Placer, number: int) -> Event | None:
     """The RESERVE event for a job: under one switch that its shape allows, the nodes that are free first.
 
-    A node serves once all that runs there has ended. Only the job's most worthwhile alternative is looked at, with
-    nodes that could hold at least one of its workers; None where no switch has so many.
+    A node serves once all that runs there has ended; one that is kept for the job already serves as well as any. Only
+    the job's most worthwhile alternative is looked at, with nodes that could hold at least one of its workers; None
+    where no switch has so many.
     """
     job, columns, fleet = snapshot.job(number), snapshot.columns, snapshot.fleet
     shape = job.shape
@@ -27,7 +28,11 @@ def reservation(snapshot: Snapshot, placer: Placer, number: int) -> Event | None
     if shape.share_milli < WHOLE_MILLI or not one.chips_per_worker:
         return None
     workers_N = np.minimum(fleet.chip_count_N // one.chips_per_worker, one.worker_count).astype(np.int64)
-    unfit_N = (columns.flags_N & (DOWN | DRAINING | RESERVED | SPARE) != 0) | (columns.broken_chips_N != 0)
+    flags_N = columns.flags_N
+    if number in snapshot.reserved_nodes:
+        flags_N = flags_N.copy()
+        flags_N[snapshot.reserved_nodes[number]] &= ~RESERVED
+    unfit_N = (flags_N & (DOWN | DRAINING | RESERVED | SPARE) != 0) | (columns.broken_chips_N != 0)
     workers_N[unfit_N | ~np.isin(fleet.kind_N, one.kinds)] = 0
     order = np.flatnonzero(workers_N)
     order = order[np.argsort(columns.busy_until_ns_N[order], kind="stable")]

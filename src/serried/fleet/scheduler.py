@@ -226,13 +226,16 @@ class Scheduler:
             defragmented(snapshot, self.placer, self.rules, number, self._vain) if self.rules.defragments else _NOTHING)
 
     def _keep_room(self, snapshot: Snapshot, number: int) -> tuple[Event, ...]:
-        """Keep nodes for one of the first blocked jobs; again when one of them went down."""
+        """Keep nodes for one of the first blocked jobs; others when one of them went down, or none where there are no
+        others: what can help nobody is not kept from anybody."""
         kept = snapshot.reservations.get(number)
         if kept is not None and not self._spoilt(snapshot, kept):
             return _NOTHING
         if kept is None and len(snapshot.reservations) >= self.rules.reservations:
             return _NOTHING
         event = reservation(snapshot, self.placer, number)
+        if event is None and kept is not None:
+            event = Event(time_ns=snapshot.time_ns, kind=EventKind.RESERVE, job=number)
         return _NOTHING if event is None else (event,)
 
     @staticmethod

@@ -56,7 +56,7 @@ def _unknown_is_gone(self, attempt, node):
 @pytest.mark.parametrize("mutant", [
     "chips are not waited for", "what is not seen is gone", "a silent node counts as fenced",
     "it acts before it has written", "keys are not kept", "a policy with a memory of its own",
-    "numbers of nodes stay when others join"])
+    "numbers of nodes stay when others join", "news of rows are overlooked", "news of nodes are overlooked"])
 def test_schedules_catch_a_reconciler_that_breaks_a_promise(mutant, monkeypatch):
     """The schedules can fail: each of these mistakes is found within the first few hundred."""
     if mutant == "chips are not waited for":
@@ -71,6 +71,12 @@ def test_schedules_catch_a_reconciler_that_breaks_a_promise(mutant, monkeypatch)
         monkeypatch.setattr(Reconciler, "_decide", lambda self: (decide(self), self._act()))
     elif mutant == "keys are not kept":
         monkeypatch.setattr(Reconciler, "_submit", _submit_again)
+    elif mutant == "news of rows are overlooked":
+        look = Sight.look
+        monkeypatch.setattr(Sight, "look", lambda self, *seen: (look(self, *seen), self.stirred_tasks.clear()))
+    elif mutant == "news of nodes are overlooked":
+        look = Sight.look
+        monkeypatch.setattr(Sight, "look", lambda self, *seen: (look(self, *seen), self.stirred_nodes.clear()))
     elif mutant == "numbers of nodes stay when others join":
         monkeypatch.setattr(Numbering, "event", lambda self, event: event)
     else:

@@ -228,7 +228,8 @@ class World:
                   for attempt in sorted(machine.barred) if attempt not in machine.tasks]
         tasks = [TaskSeen(attempt=attempt, node=name, incarnation=machine.incarnation, phase=task.phase,
                           ranks=tuple(RankSeen(rank=rank, pid=rank + 1, exit_code=task.codes.get(rank),
-                                               beat=Beat(step=1, heard_ns=self.now_ns)) for rank in task.ends))
+                                               beat=Beat(step=1, heard_ns=self.now_ns) if attempt.job % 2 else None)
+                                      for rank in task.ends))
                  for attempt, task in sorted(machine.tasks.items())]
         return machine.incarnation, self.now_ns, (*tasks, *barred)
 
@@ -243,6 +244,7 @@ class WorldEngine:
         self._heard: dict[str, tuple[str, int, tuple[TaskSeen, ...]]] = {}
         self._incoming: list[tuple[int, str, tuple[str, int, tuple[TaskSeen, ...]]]] = []
         self._fenced: dict[str, str] = {}
+        self._told: dict[tuple[AttemptId, str], TaskSeen] = {}
 
     def nodes(self) -> tuple[Node, ...]:
         return tuple(self.world.machines[name].node for name in self._names)
@@ -265,8 +267,12 @@ class WorldEngine:
             incarnation, heard_ns, _ = self._heard.get(name, ("", 0, ()))
             seen.append(NodeSeen(name=name, incarnation=incarnation, heard_ns=heard_ns,
                                  fenced=self._fenced.get(name, "-") == incarnation))
-        tasks = tuple(task for _, _, told in self._heard.values() for task in told)
-        return Observation(nodes=tuple(seen), tasks=tasks)
+        tasks = [task for _, _, told in self._heard.values() for task in told]
+        before, self._told = self._told, {}
+        for task in tasks:       # what is as it was is the very object that it was
+            known = before.get((task.attempt, task.node))
+            self._told[task.attempt, task.node] = known if known == task else task
+        return Observation(nodes=tuple(seen), tasks=tuple(self._told.values()))
 
     def start(self, launch: Launch, nodes: Sequence[str]) -> None:
         for name in nodes:

@@ -67,6 +67,26 @@ Command = Submit | Cancel | Drain | Open
 Answer = int | SerriedError
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Attempts:
+    """Open attempts as the books have them after `seq` records. unwanted: to be ended. watched: wanted, and either not
+    all of it runs yet or its ranks are asked for beats, so that time alone may change what is to be done about it."""
+
+    seq: int
+    unwanted: tuple[Attempt, ...]
+    watched: tuple[Attempt, ...]
+
+    @classmethod
+    def of(cls, books: Books) -> _Attempts:
+        unwanted, watched = [], []
+        for attempt in books.attempts.values():
+            if not books.is_wanted(attempt):
+                unwanted.append(attempt)
+            elif attempt.running_ns < 0 or books.stories[attempt.id.job].spec.health.heartbeat_s > 0:
+                watched.append(attempt)
+        return cls(seq=books.next_seq, unwanted=tuple(unwanted), watched=tuple(watched))
+
+
 class Reconciler:
     """Drives an engine by a ledger. After LedgerLost it must be thrown away: its books may be ahead of the ledger."""
 
@@ -85,6 +105,7 @@ class Reconciler:
         self._ordered: dict[tuple[str, int, str], int] = {}   # (verb, epoch, node) -> when it was last said
         self._staged: list[Record] = []
         self._asked_version, self._wake_ns = -1, -1
+        self._attempts = _Attempts.of(books)
 
     def step(self, now_ns: int, commands: Sequence[Command] = ()) -> list[Answer]:
         """Hear, decide, write, act; the answers to the commands, in their order, are true for ever.
@@ -95,7 +116,7 @@ class Reconciler:
         self.sight.look(self.engine.observe(self.now_ns), self.now_ns)
         answers = [self._obey(command) for command in commands]
         self._hear_nodes()
-        for attempt in list(self.books.attempts.values()):
+        for attempt in self._with_news():
             if self.books.is_wanted(attempt):
                 self._hear_attempt(attempt)
         self._close()
@@ -110,8 +131,14 @@ class Reconciler:
     @property
     def next_ns(self) -> int:
         """When something is due though nothing be heard; -1 = nothing is."""
-        due = [attempt.not_before_ns for attempt in self.books.attempts.values() if attempt.not_before_ns > self.now_ns]
+        due = [attempt.not_before_ns for attempt in self._sorted().watched if attempt.not_before_ns > self.now_ns]
         return min([*due, self._wake_ns] if self._wake_ns > self.now_ns else due, default=-1)
+
+    def _sorted(self) -> _Attempts:
+        """The open attempts by what is to be done about them; the same until the next record."""
+        if self._attempts.seq != self.books.next_seq:
+            self._attempts = _Attempts.of(self.books)
+        return self._attempts
 
     # writing
 
@@ -195,6 +222,16 @@ class Reconciler:
             self._write_event(Event(time_ns=self.now_ns, kind=EventKind.REPAIR, nodes=tuple(sorted(back)),
                                     cause="heard"))
 
+    def _with_news(self) -> list[Attempt]:
+        """Attempts that may have become something else since the last step: those of which a row or a node has news,
+        and those that time alone may end. The others are what they were."""
+        books, state = self.books, self.books.state
+        epochs = {attempt.id.epoch for attempt in self._sorted().watched}
+        epochs.update(attempt.epoch for attempt in self.sight.stirred_tasks if attempt.epoch in books.attempts)
+        for name in self.sight.stirred_nodes:
+            epochs.update(books.stories[job].epoch for job in state.jobs_on(self.node_number[name]))
+        return [books.attempts[epoch] for epoch in sorted(epochs) if epoch in books.attempts]
+
     def _hear_attempt(self, attempt: Attempt) -> None:
         """What became of an attempt that shall run: it ended well, or it failed, or all of it runs by now."""
         nodes = self._names(attempt)
@@ -247,9 +284,9 @@ class Reconciler:
 
     def _close(self) -> None:
         """Attempts that shall not run and of which nothing is left are over."""
-        for attempt in list(self.books.attempts.values()):
+        for attempt in self._sorted().unwanted:
             names = self._names(attempt)
-            if not self.books.is_wanted(attempt) and all(self.sight.is_gone(attempt, name) for name in names):
+            if all(self.sight.is_gone(attempt, name) for name in names):
                 self._write(CLOSED, json.dumps({"job": attempt.id.job, "epoch": attempt.id.epoch}))
                 self.sight.forget(attempt.id, names)
 
@@ -276,14 +313,11 @@ class Reconciler:
         for over in sight.ended():
             if over.epoch < books.next_seq and over.epoch not in books.attempts:
                 self.engine.forget(over)
-        wanted: list[Attempt] = []
-        unwanted: list[Attempt] = []
-        for attempt in books.attempts.values():
-            (wanted if books.is_wanted(attempt) else unwanted).append(attempt)
-        for attempt in unwanted:
+        attempts = self._sorted()
+        for attempt in attempts.unwanted:
             self._stop(attempt)
-        taken = occupied(books.fleet, unwanted)
-        for attempt in wanted:
+        taken = occupied(books.fleet, attempts.unwanted)
+        for attempt in attempts.watched:
             if attempt.running_ns < 0 and attempt.not_before_ns <= self.now_ns:
                 self._start(attempt, taken)
         if len(self._ordered) > 4 * len(books.attempts) + 1024:

@@ -6,6 +6,7 @@ that no process of a row is left.
 
 from __future__ import annotations
 
+import operator
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,21 +30,47 @@ class Ending:
 
 
 class Sight:
-    """The last observation, by name. began_ns: since when anybody looks; nobody is silent for longer than that."""
+    """The last observation, by name. began_ns: since when anybody looks; nobody is silent for longer than that.
+
+    stirred_tasks, stirred_nodes: whose word differs from the one before. Of tens of thousands of rows few have news at
+    a time, and engines give those without it as the very objects that they gave before.
+    """
 
     def __init__(self, *, began_ns: int, silence_ns: int) -> None:
         self.nodes: dict[str, NodeSeen] = {}
         self.tasks: dict[tuple[AttemptId, str], TaskSeen] = {}
+        self.stirred_tasks: set[AttemptId] = set()
+        self.stirred_nodes: list[str] = []
+        self._told: tuple[TaskSeen, ...] = ()
+        self._ended: set[AttemptId] = set()
         self._began_ns, self._silence_ns, self._now_ns = began_ns, silence_ns, began_ns
         self._incarnations: dict[tuple[AttemptId, str], str] = {}   # of rows, when they were last seen
 
     def look(self, observation: Observation, now_ns: int) -> None:
         """Take in what the engine knows."""
         self._now_ns = now_ns
-        self.nodes = {seen.name: seen for seen in observation.nodes}
-        self.tasks = {(seen.attempt, seen.node): seen for seen in observation.tasks}
+        before, self.nodes = self.nodes, {seen.name: seen for seen in observation.nodes}
+        self.stirred_nodes = [name for name, seen in self.nodes.items()
+                              if name not in before or self._differs(before[name], seen)]
+        self.stirred_tasks.clear()
+        told, self._told = self._told, observation.tasks
+        if len(told) != len(self._told) or not all(map(operator.is_, told, self._told)):
+            self._look_at_tasks()
+
+    def _differs(self, before: NodeSeen, seen: NodeSeen) -> bool:
+        """Whether a node's word means anything else than before; that it was heard once more is no news."""
+        return (before.incarnation != seen.incarnation or before.fenced != seen.fenced
+                or (before.heard_ns > self._began_ns) != (seen.heard_ns > self._began_ns))
+
+    def _look_at_tasks(self) -> None:
+        before, self.tasks = self.tasks, {(seen.attempt, seen.node): seen for seen in self._told}
         for key, seen in self.tasks.items():
-            self._incarnations[key] = seen.incarnation
+            if before.get(key) is not seen:
+                self._incarnations[key] = seen.incarnation
+                self.stirred_tasks.add(seen.attempt)
+        self.stirred_tasks.update(attempt for attempt, _ in before.keys() - self.tasks.keys())
+        alive = {attempt for (attempt, _), task in self.tasks.items() if task.phase not in _OVER}
+        self._ended = {attempt for attempt, _ in self.tasks} - alive
 
     def forget(self, attempt: AttemptId, nodes: Sequence[str]) -> None:
         """The attempt is closed: what was known of its rows matters no more."""
@@ -96,8 +123,7 @@ class Sight:
 
     def ended(self) -> set[AttemptId]:
         """Attempts of which nothing that is seen goes on."""
-        alive = {attempt for (attempt, _), task in self.tasks.items() if task.phase not in _OVER}
-        return {attempt for attempt, _ in self.tasks} - alive
+        return self._ended
 
 
 def ending_of(sight: Sight, attempt: Attempt, nodes: Sequence[str]) -> Ending | None:

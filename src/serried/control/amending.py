@@ -26,6 +26,7 @@ __all__ = ["Numbering", "check_follows", "comings", "followed"]
 
 #: So much less than when it joined a node may have: an update of its system takes a little for itself.
 _SLACK = 0.01
+_ELSEWHERE = "Start as before, or name another state directory (--state)."
 
 
 def followed(kept: Charter | None, declared: Sequence[Node]) -> tuple[tuple[Node, ...], tuple[str, ...]]:
@@ -39,8 +40,7 @@ def followed(kept: Charter | None, declared: Sequence[Node]) -> tuple[tuple[Node
     known = {node.name for node in kept.nodes}
     if known.isdisjoint(by_name):
         raise BadInput(field="--nodes", value=list(by_name)[:8], expected="nodes of this state, which began with "
-                       f"{', '.join(list(known)[:8])}", remedy="Start as before, or name another state directory "
-                       "(--state).")
+                       f"{', '.join(node.name for node in kept.nodes[:8])}", remedy=_ELSEWHERE)
     nodes = [_grown(node, by_name.get(node.name, node)) for node in kept.nodes]
     return ((*nodes, *(node for node in declared if node.name not in known)),
             tuple(node.name for node in kept.nodes if node.name not in by_name))
@@ -69,7 +69,7 @@ def check_follows(books: Books, charter: Charter) -> None:
     if [node.name for node in charter.nodes[:len(kept.nodes)]] != [node.name for node in kept.nodes]:
         raise BadInput(field="--nodes", value=[node.name for node in charter.nodes][:8], expected="the nodes of this "
                        f"state, {', '.join(node.name for node in kept.nodes[:8])}, and perhaps more behind them",
-                       remedy="Start as before, or name another state directory (--state).")
+                       remedy=_ELSEWHERE)
     for was, now in zip(kept.nodes, charter.nodes, strict=False):
         _grown(was, now)
     for number, tenant in enumerate(kept.tenants):

@@ -208,7 +208,8 @@ def test_a_short_job_is_let_past_onto_reserved_nodes_and_a_long_one_is_not():
     settle(state, policy)
     assert sorted(state.running) == [half, short]
     assert policy.why(state.snapshot(), long).reason == "chips"
-    assert "kept for other jobs" in policy.why(state.snapshot(), unknown).sentence
+    assert "8 nodes are kept for other jobs" in policy.why(state.snapshot(), unknown).sentence
+    assert "8 nodes are kept for it until all" in policy.why(state.snapshot(), whole).sentence
 
 
 def test_a_job_on_slower_chips_takes_longer_to_be_gone():

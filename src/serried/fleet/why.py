@@ -59,7 +59,7 @@ def _no_room(snapshot: Snapshot, rules: Rules, number: int, one: Alternative) ->
                "open_workers": workers, "budget_left_chips": budget_left_chips(snapshot, rules)}
     if chips < one.chip_count:
         return Why(job=number, reason="chips", figures=figures,
-                   sentence=f"It asks for {one.chip_count} {names}; {chips} are open now{_kept(snapshot)}.")
+                   sentence=f"It asks for {one.chip_count} {names}; {chips} are open now{_kept(snapshot, number)}.")
     if workers < one.worker_count:
         return Why(job=number, reason="fragmented nodes", figures=figures,
                    sentence=f"{chips} {names} are open, but only {workers} of the {one.worker_count} groups of "
@@ -75,11 +75,14 @@ def _no_room(snapshot: Snapshot, rules: Rules, number: int, one: Alternative) ->
                sentence="Its chips are open, but not with the CPU and memory, islands or failure domains that it asks.")
 
 
-def _kept(snapshot: Snapshot) -> str:
-    kept = sum(len(event.nodes) for event in snapshot.reservations.values())
+def _kept(snapshot: Snapshot, number: int) -> str:
+    """Nodes that are not open though they work, and why."""
+    mine = len(snapshot.reserved_nodes.get(number, ()))
+    others = sum(len(event.nodes) for event in snapshot.reservations.values()) - mine
     spare, draining = len(snapshot.spares), len(snapshot.draining)
     parts = [f"{count} nodes are {word}" for count, word in (
-        (kept, "kept for other jobs"), (spare, "spares"), (draining, "draining")) if count]
+        (mine, "kept for it until all of them are free"), (others, "kept for other jobs"), (spare, "spares"),
+        (draining, "draining")) if count]
     return f" ({', '.join(parts)})" if parts else ""
 
 

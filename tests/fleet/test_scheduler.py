@@ -242,6 +242,25 @@ def test_a_spoilt_reservation_is_made_again():
     assert kept[0] not in state.reservations[big].nodes
 
 
+def test_nothing_is_kept_for_a_job_of_one_chip_and_it_is_first_all_the_same():
+    """The first chip that is freed goes to whose turn it is."""
+    state, policy = full_fleet(order="arrival")
+    waiting = [submit(state, gang(1, 1)) for _ in range(5)]
+    settle(state, policy)
+    assert state.reservations == {}
+    happen(state, EventKind.FINISH, next(iter(state.running)))     # a node of four chips
+    settle(state, policy)
+    assert [number in state.running for number in waiting] == [True] * 4 + [False]
+
+
+def test_one_chip_with_memory_beside_it_is_kept_for():
+    """Others that want less memory could overtake it for ever."""
+    state, policy = full_fleet(order="arrival")
+    greedy = submit(state, gang(1, 1, memory_bytes=1))
+    settle(state, policy)
+    assert list(state.reservations) == [greedy]
+
+
 @pytest.mark.parametrize(("nodes", "again"), [(3, (1, 2, 3)), (4, None)])
 def test_a_spoilt_reservation_keeps_what_still_helps_or_nothing(nodes, again):
     """One spine is down, and of the other's four nodes one that was kept: three are what is left, the two that were

@@ -20,12 +20,14 @@ def reservation(snapshot: Snapshot, placer: Placer, number: int) -> Event | None
 
     A node serves once all that runs there has ended; one that is kept for the job already serves as well as any. Only
     the job's most worthwhile alternative is looked at, with nodes that could hold at least one of its workers; None
-    where no switch has so many.
+    where no switch has so many, and for a job of one chip and nothing else: whoever's turn it is gets the first
+    that is freed.
     """
     job, columns, fleet = snapshot.job(number), snapshot.columns, snapshot.fleet
     shape = job.shape
     one = shape.alternatives[placer.best_way(shape)]
-    if shape.share_milli < WHOLE_MILLI or not one.chips_per_worker:
+    needs_more = one.chip_count > 1 or shape.cpu_milli or shape.memory_bytes
+    if shape.share_milli < WHOLE_MILLI or not one.chips_per_worker or not needs_more:
         return None
     workers_N = np.minimum(fleet.chip_count_N // one.chips_per_worker, one.worker_count).astype(np.int64)
     flags_N = columns.flags_N

@@ -11,6 +11,7 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from pydantic import TypeAdapter
 from schemathesis import checks
+from schemathesis.core.parameters import ParameterLocation
 
 from serried.api import spec as answers
 from serried.api.application import application
@@ -202,7 +203,9 @@ schema = _schema()
 
 
 @schema.parametrize()
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_whatever_is_asked_is_answered_as_the_document_says(case):
-    case.call_and_validate(headers={"Authorization": f"Bearer {TOKEN}"},
-                           excluded_checks=[checks.positive_data_acceptance])
+    header = case.meta.components.get(ParameterLocation.HEADER) if case.meta else None
+    mended = header is not None and header.mode.is_negative     # the token that is missing is the one that we send
+    case.call_and_validate(headers={"Authorization": f"Bearer {TOKEN}"}, excluded_checks=[
+        checks.positive_data_acceptance, *[checks.negative_data_rejection] * mended])

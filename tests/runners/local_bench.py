@@ -18,7 +18,7 @@ NODES = tuple(LocalNode(node=Node(name=f"node-{place}", kind="cpu", chip_count=4
 class LocalBench:
     """Two virtual nodes of this machine; a `Bench` of the contract."""
 
-    patience_s = 150.0
+    patience_s = 60.0
 
     def __init__(self, directory: Path, *, nodes: Sequence[LocalNode] = NODES, **options) -> None:
         self.state, self.scratch = directory / "state", directory / "scratch"

@@ -13,6 +13,7 @@ import pytest
 
 from serried.runners import Limits, Phase, Row
 from serried.runners.containment import process_start
+from serried.runners.local_link import Link
 from serried.runners.local_nodes import LocalNode
 from tests.laws.source import ROOT
 from tests.runners.contract import DAEMON, STAY, Driver, all_rows, living, pids_in, ranks_of, tasks_of
@@ -134,6 +135,18 @@ def test_ranks_die_with_their_agent_at_once_and_the_node_with_it(local):
     driver.start(again)   # an attempt is started once on a node, whatever became of it
     driver.barrier()
     assert len(pids_in(file)) == 2
+
+
+def test_a_fence_that_was_given_holds_though_who_gave_it_hangs_up_at_once(local, monkeypatch):
+    """On a busy machine the burial begins only when the engine is being closed; the agent is not its own child."""
+    bury = Link._bury
+    local.reopen()
+    Driver(local).incarnations()
+    monkeypatch.setattr(Link, "_bury", lambda link: (time.sleep(0.05), bury(link)))
+    local.silence("node-1")
+    local.engine.fence("node-1")
+    local.reopen()
+    Driver(local).incarnations()
 
 
 def test_an_agent_that_fell_silent_before_we_came_is_fenced(local):

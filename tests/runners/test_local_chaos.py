@@ -1,7 +1,6 @@
 """Random orders, deaths and doubles on real processes: the promises hold all the same. A seed repeats the orders."""
 
 import random
-import time
 from collections import Counter
 
 import pytest
@@ -64,26 +63,12 @@ class Chaos:
         if any(incarnations[row.node] not in ("", row.incarnation) for row in launch.rows):
             self.driver.stop(launch)
 
-    def settle(self) -> None:
-        """Every node is heard. One that is not for long is fenced again, as whoever drives an engine does."""
-        said_s = [time.monotonic()]
-
-        def again() -> None:
-            if time.monotonic() - said_s[0] > 10:
-                said_s[0] = time.monotonic()
-                for one in self.driver.see().nodes:
-                    if not one.incarnation:
-                        self.bench.engine.fence(one.name)
-
-        self.driver.until(lambda seen: all(one.incarnation and not one.fenced for one in seen.nodes), order=again,
-                          what="all nodes")
-
     def kill(self) -> None:
-        self.settle()
+        self.driver.incarnations()
         self.bench.kill(self.chance.choice(["node-0", "node-1"]))
 
     def silence(self) -> None:
-        self.settle()
+        self.driver.incarnations()
         node = self.chance.choice(["node-0", "node-1"])
         self.bench.silence(node)
         self.bench.engine.fence(node)

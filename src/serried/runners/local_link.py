@@ -66,11 +66,10 @@ def bury(files: NodeFiles, *, kill: Callable[[], bool], given_up: Callable[[], b
     """
     patience_s = time.monotonic() + _LETTING_GO_S
     while (lock := files.try_lock()) is None:
-        kills = kill()
+        if kills := kill():   # before anything else: whoever asked for it may hang up at once
+            _kill(files.record())
         if given_up() or (not kills and time.monotonic() > patience_s):
             return None
-        if kills:
-            _kill(files.record())
         time.sleep(_PAUSE_S)
     try:
         record = files.record() or AgentRecord(pid=0, started=0, boot="", incarnation="")

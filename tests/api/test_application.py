@@ -203,7 +203,7 @@ schema = _schema()
 
 
 @schema.parametrize()
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 def test_whatever_is_asked_is_answered_as_the_document_says(case):
     header = case.meta.components.get(ParameterLocation.HEADER) if case.meta else None
     mended = header is not None and header.mode.is_negative     # the token that is missing is the one that we send

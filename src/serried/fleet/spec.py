@@ -123,6 +123,10 @@ class Shape:
     spread_level: int = -1
     spread_workers: int = 0
 
+    def time_ratio(self, alternative: int) -> float:
+        """How long a piece of work takes on an alternative, beside the first."""
+        return self.alternatives[0].throughput_per_s / self.alternatives[alternative].throughput_per_s
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
@@ -143,8 +147,7 @@ class Job:
         """What is expected of it on one of its alternatives; 0 = unknown."""
         if not alternative or not self.runtime_ns:
             return self.runtime_ns
-        first, way = self.shape.alternatives[0], self.shape.alternatives[alternative]
-        return max(round(self.runtime_ns * first.throughput_per_s / way.throughput_per_s), 1)
+        return max(round(self.runtime_ns * self.shape.time_ratio(alternative)), 1)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -59,7 +59,7 @@ class Gangs:
         job_class = self.class_J[number]
         rule = self._checkpoints[job_class]
         way = job.shape.alternatives[placement.alternative]
-        ratio = job.shape.alternatives[0].throughput_per_s / way.throughput_per_s
+        ratio = job.shape.time_ratio(placement.alternative)
         work_ns = self.work_left_ns_J[number]
         first = self.first_start_ns_J[number] < 0
         if first:

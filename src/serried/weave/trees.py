@@ -20,7 +20,7 @@ import numpy.typing as npt
 from scipy.optimize import linprog
 from scipy.sparse import csr_array, hstack, vstack
 
-from serried.weave.timing import Ways, paths
+from serried.weave.timing import paths
 from serried.weave.wires import Wires
 
 __all__ = ["Packing", "Tree", "pack_trees"]
@@ -160,12 +160,13 @@ class _Routes:
                           [len(path) for path in self.path.values()])
         wires_P = np.fromiter(chain.from_iterable(self.path.values()), np.int64, len(pairs))
         self._crosses = csr_array((np.ones(len(pairs)), (pairs, wires_P)), shape=(self._count**2, len(graph.source_E)))
-        self._apart = np.isinf(Ways(graph).cost_VV)
+        self._joined_VV = np.zeros((self._count, self._count), dtype=bool)
+        self._joined_VV.flat[pairs] = True
 
     def cost_VV(self, price_E: Floats) -> Floats:
         """What a message from one endpoint to another costs; infinite where only endpoints lead."""
         cost_VV = (self._crosses @ price_E).reshape(self._count, self._count)
-        return np.where(self._apart, np.inf, cost_VV)
+        return np.where(self._joined_VV, cost_VV, np.inf)
 
 
 def _stars(graph: Wires, routes: _Routes, roots: Sequence[int], kinds: Sequence[bool]) -> list[Tree]:

@@ -9,7 +9,7 @@ import pytest
 
 from serried.calibration.collective_profiles import calibrate_on_logs, profile_toml
 from serried.calibration.collectives import fit_collectives, predicted_s
-from serried.calibration.nccl_log import read_nccl_log
+from serried.calibration.nccl_log import device_in_log, read_nccl_log
 from serried.errors import BadInput
 from serried.fabric import Fabric, collective_time_s, read_collectives, read_fabric
 from serried.fabric.observations import Observations
@@ -37,6 +37,11 @@ def _log(folder, text: str):
     path = folder / "nccl.txt"
     path.write_text(text)
     return path
+
+
+def test_the_header_names_the_device(tmp_path):
+    assert device_in_log(_log(tmp_path, HEADER + NEW)) == "Some Chip"
+    assert device_in_log(_log(tmp_path, NEW)) == ""
 
 
 @pytest.mark.parametrize("prefix", ["", "0:", " 0: ", "[1,0]<stdout>:", "[1,0]<stdout>: ", "[0]"])

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from serried.catalogue import names_of, read_entry
+from serried.catalogue import meant_by, names_of, read_entry
 from serried.catalogue.entry import DATA, fold, locate, read_toml
 from serried.errors import BadInput
 from serried.fabric import read_fabric, read_fleet
@@ -153,3 +153,10 @@ def test_models_carry_config_and_published_count():
         assert "model_type" in entry.tables["config"], stem
         assert "/" in entry.name, stem
         assert fold(entry.name.rpartition("/")[2]).startswith(fold(stem)[:6]), stem
+
+
+@pytest.mark.parametrize(("said", "meant"), [
+    ("NVIDIA H100 80GB HBM3", "h100"), ("NVIDIA H100 PCIe", "h100-pcie"), ("NVIDIA A100-SXM4-40GB", "a100-40gb"),
+    ("NVIDIA GeForce RTX 4090", "rtx-4090"), ("AMD Instinct MI300X", "mi300x"), ("Some Chip", ""), ("", "")])
+def test_what_a_driver_calls_a_device_is_found(said, meant):
+    assert meant_by("chips", said) == meant

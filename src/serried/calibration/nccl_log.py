@@ -19,10 +19,11 @@ from serried.errors import BadInput
 from serried.fabric.observations import Observations
 from serried.fabric.placement import Floats
 
-__all__ = ["read_nccl_log"]
+__all__ = ["device_in_log", "read_nccl_log"]
 
 _PREFIX = re.compile(r"^\s*(?:\[[\d,]+\](?:<\w+>)?:?|\d+:)\s*(?=[#\d\s])")
 _RANK = re.compile(r"#\s*Rank\s+(\d+)\s.*\bon\s+(\S+)\s+device")
+_DEVICE = re.compile(r"#\s*Rank\s+\d+\s.*\bdevice\s+\d+\s+(?:\[\w+\]\s*)?(.+)")
 _TEST = re.compile(r"\b(all_reduce|all_gather|reduce_scatter|alltoall|broadcast|sendrecv)_perf")
 _OPERATIONS = {"alltoall": "all_to_all", "sendrecv": "send"}
 
@@ -34,12 +35,7 @@ def read_nccl_log(path: str | Path, *, operation: str = "", ranks: int = 0, in_p
     to algorithm bandwidth. Raises BadInput when there is no table or when the collective cannot be told.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise BadInput(file=str(path), field="file", value=path.name, expected="a readable log",
-                       remedy=str(error)) from None
-    lines = [_PREFIX.sub("", line, count=1) for line in text.splitlines()]
+    lines = _lines(path)
     rows = [row for line in lines if (row := _row(line, in_place)) is not None]
     if not rows:
         raise BadInput(file=str(path), field="table", value=path.name,
@@ -55,6 +51,21 @@ def read_nccl_log(path: str | Path, *, operation: str = "", ranks: int = 0, in_p
                         ids=[f"{path.name}:{payload:.0f}" for payload in payload_bytes], fabric=[""] * len(rows),
                         library=[""] * len(rows), system=[path.stem] * len(rows), source=[path.name] * len(rows),
                         split=["calibrate"] * len(rows), skipped=[None] * len(rows))
+
+
+def device_in_log(path: str | Path) -> str:
+    """What the driver called the device of the first rank; "" where the header does not say."""
+    return next((match.group(1).strip() for line in _lines(Path(path)) if (match := _DEVICE.search(line))), "")
+
+
+def _lines(path: Path) -> list[str]:
+    """Without what a launcher put before them."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise BadInput(file=str(path), field="file", value=path.name, expected="a readable log",
+                       remedy=str(error)) from None
+    return [_PREFIX.sub("", line, count=1) for line in text.splitlines()]
 
 
 def _row(line: str, in_place: bool) -> tuple[float, float, float] | None:

@@ -4,7 +4,7 @@ In: TOML tables and measurement files, shipped under `serried/data` or given by 
 `Figure`s, each with value, unit, status and source, and the measurements as typed columns. A blank stays unknown.
 """
 
-from serried.catalogue.entry import Entry, names_of, read_entry
+from serried.catalogue.entry import Entry, meant_by, names_of, read_entry
 from serried.catalogue.spec import STATUSES, Figure, Status
 
-__all__ = ["STATUSES", "Entry", "Figure", "Status", "names_of", "read_entry"]
+__all__ = ["STATUSES", "Entry", "Figure", "Status", "meant_by", "names_of", "read_entry"]

@@ -81,6 +81,15 @@ def names_of(kind: str) -> list[str]:
     return sorted(path.stem for path in (DATA / kind).glob("*.toml"))
 
 
+def meant_by(kind: str, words: str) -> str:
+    """The shipped entry of which a longer name speaks, e.g. what a driver calls a device: every part of the entry's
+    name is a word of it, and no other entry has more of them there. "" where none or several do."""
+    said = set(re.split(r"[^a-z0-9]+", words.casefold()))
+    parts = {name: len(set(name.split("-"))) for name in names_of(kind) if said.issuperset(name.split("-"))}
+    best = [name for name, count in parts.items() if count == max(parts.values())]
+    return best[0] if len(best) == 1 else ""
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file as a dictionary; BadInput with line and column when it is not TOML."""
     try:
